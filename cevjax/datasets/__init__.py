@@ -1,0 +1,38 @@
+"""Measurement plug-ins: one file each, found by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import InvalidValueError
+from ..measurement import Measurement
+from ..registry import dataset_loader
+
+
+def load(name: str, **choices: Any) -> Measurement:
+    """Load a measurement by name.
+
+    Args:
+        name: such as ``coherent-csi-2021``; ``cevjax list datasets`` shows all.
+        choices: keywords of the data set, such as ``statistic="2211.11905"``; see its module in
+            :mod:`cevjax.datasets`.
+
+    Raises:
+        UnknownNameError: no such data set, or no such choice; the message offers the nearest.
+
+    >>> csi = load("coherent-csi-2021")
+    >>> float(csi.observed.sum())
+    1578.0
+    """
+    import inspect
+
+    from ..errors import check_name
+
+    loader = dataset_loader(name)
+    signature = inspect.signature(loader)
+    for choice in choices:
+        check_name(f"choice of data set {name!r}", choice, signature.parameters)
+    measurement = loader(**choices)
+    if not isinstance(measurement, Measurement):
+        raise InvalidValueError(f"Data set {name!r} must load as a Measurement, but gave {type(measurement).__name__}.")
+    return measurement

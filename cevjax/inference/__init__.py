@@ -1,0 +1,5 @@
+"""Inference on a likelihood: functions, not methods."""
+
+from .fit import fit as fit
+from .intervals import interval as interval
+from .profile import profile as profile

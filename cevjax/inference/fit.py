@@ -1,0 +1,164 @@
+"""The best fit of a likelihood."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import InvalidValueError, check_name
+from ..likelihood import Likelihood
+from ..results import FitResult, LocalMinimum
+from .minimize import BATCH, Minimum, Space, hessian, minimize, space
+
+
+class Problem(NamedTuple):
+    """What is fitted, what is fixed and what is left out."""
+
+    where: Space
+    free: tuple[str, ...]
+    fixed: dict[str, float]
+    dropped: tuple[str, ...]
+
+
+def problem(like: Likelihood, free: Sequence[str], values: Mapping[str, float] | None) -> Problem:
+    """Sort the parameters of ``like`` into free, nuisance and fixed ones.
+
+    Raises:
+        UnknownNameError: no such parameter; the message offers the nearest.
+        InvalidValueError: a parameter both free and fixed, or together with one that stands for it.
+    """
+    free = (free,) if isinstance(free, str) else tuple(dict.fromkeys(free))
+    known = like.parameters
+    for name in free:
+        check_name("parameter", name, known)
+    values = dict(values or {})
+    given = like.nominal(**values)
+    for name in free:
+        if name in values:
+            raise InvalidValueError(f"Parameter `{name}` must be either free or set, but was both.")
+        clash = sorted(set(known[name].members) & {*free, *values})
+        if clash:
+            raise InvalidValueError(f"Parameter `{name}` stands for {', '.join(clash)}: use one or the other.")
+    dropped = tuple(n for n in like.nuisances if any(n in known[name].supersedes for name in free))
+    nuisances = tuple(n for n in like.nuisances if n not in dropped and n not in values and n not in free)
+    fitted = (*free, *nuisances)
+    fixed = {name: value for name, value in given.items() if name not in fitted}
+    return Problem(space(like, fitted), free, fixed, dropped)
+
+
+def starting_points(like: Likelihood, task: Problem, count: int) -> np.ndarray:
+    """The nominal point, and ``count - 1`` points spread evenly over the search ranges of the free parameters.
+
+    The spread is the additive-recurrence sequence of the generalised golden ratio: deterministic and of low discrepancy.
+    """
+    nominal = np.array([like.parameters[name].nominal for name in task.where.names])
+    points = np.tile(nominal, (max(count, 1), 1))
+    d = len(task.free)
+    if d and count > 1:
+        root = 2.0
+        for _ in range(30):
+            root = (1 + root) ** (1 / (d + 1))
+        steps = np.arange(1, count)[:, None] * root ** -np.arange(1.0, d + 1)
+        low, high = np.array([like.parameters[name].search_range() for name in task.free]).T
+        points[1:, :d] = low + (high - low) * ((0.5 + steps) % 1)
+    return points
+
+
+def fit(
+    like: Likelihood,
+    free: Sequence[str] = (),
+    values: Mapping[str, float] | None = None,
+    starts: int | None = None,
+) -> FitResult:
+    """Maximise the likelihood over the ``free`` parameters and the nuisances.
+
+    Damped Fisher scoring from several starts at once: the nominal point and points spread over the search ranges of
+    the free parameters, because couplings enter squared and the likelihood may have several minima.
+
+    Args:
+        like: likelihood.
+        free: names of the parameters of interest.
+        values: parameters held at values other than nominal.
+        starts: number of starting points; None for 16, or 1 if only nuisances are fitted.
+
+    Raises:
+        UnknownNameError: no such parameter; the message offers the nearest.
+        InvalidValueError: a value out of bounds, or a parameter both free and set.
+
+    >>> import cevjax
+    >>> like = cevjax.Likelihood([cevjax.load("coherent-csi-2021", statistic="2303.09360")], cevjax.StandardModel())
+    >>> result = cevjax.fit(like, free=("sin2_theta_w",))
+    >>> result.converged, round(result.values["sin2_theta_w"], 2)
+    (True, 0.23)
+    """
+    began = time.perf_counter()
+    task = problem(like, free, values)
+    if not task.where.names:
+        raise InvalidValueError("Argument `free` must name a parameter: this likelihood has no nuisances to fit.")
+    if starts is not None and starts < 1:
+        raise InvalidValueError(f"Argument `starts` must be at least 1, but was {starts}.")
+    count = starts or (BATCH if task.free else 1)
+    found = minimize(like, task.where, starting_points(like, task, count), task.fixed)
+    return result_of(like, task, found, began)
+
+
+def result_of(like: Likelihood, task: Problem, found: Minimum, began: float) -> FitResult:
+    """The lowest of the minima that were found, with its errors."""
+    best = int(np.argmin(np.where(np.isfinite(found.nll), found.nll, np.inf)))
+    where, values = task.where, found.values[best]
+    at_bound = (values <= where.lower) | (values >= where.upper)
+    covariance, trouble = _covariance(hessian(like, where, values, task.fixed), at_bound)
+    errors = [float(e) if np.isfinite(e) else None for e in np.sqrt(np.diag(covariance))]
+    names_at_bound = tuple(name for name, at in zip(where.names, at_bound, strict=True) if at)
+    converged = bool(found.converged[best])
+    message = "converged" if converged else f"not converged after {int(found.steps[best])} steps"
+    if names_at_bound:
+        message += f"; at a bound: {', '.join(names_at_bound)}"
+    return FitResult(
+        likelihood=like,
+        free=task.free,
+        names=where.names,
+        values={**task.fixed, **dict(zip(where.names, map(float, values), strict=True))},
+        errors=dict(zip(where.names, errors, strict=True)),
+        covariance=covariance,
+        chi2_min=2 * float(found.nll[best]),
+        converged=converged,
+        message=message + trouble,
+        at_bound=names_at_bound,
+        dropped=task.dropped,
+        other_minima=_others(task, found, best),
+        steps=int(found.steps[best]),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _covariance(information: np.ndarray, at_bound: np.ndarray) -> tuple[np.ndarray, str]:
+    """Inverse of the information of the parameters away from bounds, nan elsewhere; and a remark if there is none."""
+    covariance = np.full_like(information, np.nan)
+    inside = np.flatnonzero(~at_bound)
+    block = information[np.ix_(inside, inside)]
+    scale = np.sqrt(np.abs(np.diag(block)))
+    if not len(inside) or not np.all(np.isfinite(block)) or np.any(scale == 0):
+        return covariance, "; no errors: the likelihood is flat in a parameter"
+    eigenvalues = np.linalg.eigvalsh(block / np.outer(scale, scale))
+    if eigenvalues[0] <= 1e-10:
+        return covariance, "; no errors: the information matrix is not positive (degenerate parameters)"
+    covariance[np.ix_(inside, inside)] = np.linalg.inv(block)
+    return covariance, ""
+
+
+def _others(task: Problem, found: Minimum, best: int) -> tuple[LocalMinimum, ...]:
+    """Distinct converged minima besides the best, lowest first, that differ by more than a tenth of a step."""
+    kept = [best]
+    for i in np.argsort(found.nll):
+        apart = [np.max(np.abs(found.values[i] - found.values[k]) / task.where.scale) > 0.1 for k in kept]
+        if found.converged[i] and all(apart):
+            kept.append(int(i))
+    names = task.where.names
+    return tuple(
+        LocalMinimum(2 * float(found.nll[i]), dict(zip(names, map(float, found.values[i]), strict=True)))
+        for i in kept[1:]
+    )

@@ -1,0 +1,208 @@
+"""Confidence intervals from the profile likelihood: every disjoint piece, each end found as a root."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy.special import gammaincinv
+
+from ..errors import InvalidValueError
+from ..likelihood import Likelihood
+from ..results import IntervalResult, ProfileResult
+from .fit import Problem, problem, result_of, starting_points
+from .minimize import BATCH, Minimum, minimize
+from .profile import profile_at
+
+GRID = 64
+"""Points of the first scan over the search range."""
+MAX_WIDENINGS = 12
+ROOT_TOLERANCE = 1e-6
+"""In chi2."""
+
+
+def interval(
+    like: Likelihood,
+    poi: str,
+    cl: float = 0.90,
+    free: Sequence[str] = (),
+    values: Mapping[str, float] | None = None,
+) -> IntervalResult:
+    """The values of ``poi`` with profiled chi2 within the threshold of a confidence level (1 degree of freedom).
+
+    The search range is scanned, every local minimum of the profile is fitted, the range is widened while its ends are
+    still allowed, and each crossing of the threshold is found as a root.
+
+    Args:
+        like: likelihood.
+        poi: parameter of interest.
+        cl: confidence level, between 0 and 1.
+        free: further parameters of interest, profiled like the nuisances.
+        values: parameters held at values other than nominal.
+
+    Raises:
+        UnknownNameError: no such parameter.
+        InvalidValueError: ``cl`` not between 0 and 1, or a value out of bounds.
+
+    >>> import cevjax
+    >>> like = cevjax.Likelihood([cevjax.load("coherent-csi-2021", statistic="2303.09360")], cevjax.StandardModel())
+    >>> result = cevjax.interval(like, "sin2_theta_w", cl=0.6827)
+    >>> [[round(x, 2) for x in piece] for piece in result.intervals]
+    [[0.21, 0.26]]
+    """
+    began = time.perf_counter()
+    if not 0 < cl < 1:
+        raise InvalidValueError(f"Argument `cl` must be between 0 and 1, but was {cl}.")
+    task = problem(like, (poi, *free), values)
+    threshold = 2 * float(gammaincinv(0.5, cl))
+    minima = minimize(like, task.where, starting_points(like, task, BATCH), task.fixed)
+    scan = _Scan(like, task, poi, minima)
+    scan.extend(_grid(like, poi, scan.best, scan.spread(like)))
+    scan.descend()
+    widened = scan.widen(like.parameters[poi].bounds, threshold)
+    roots, sound = scan.roots(threshold)
+    best = result_of(like, task, scan.minima, began)
+    pieces = _pieces(scan, roots, threshold)
+    return IntervalResult(
+        poi=poi,
+        cl=cl,
+        best_fit=best.values[poi],
+        chi2_min=best.chi2_min,
+        intervals=pieces,
+        fit=best,
+        profile=scan.result(),
+        converged=best.converged and sound and widened,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _grid(like: Likelihood, poi: str, best: float, error: float) -> np.ndarray:
+    low, high = like.parameters[poi].search_range()
+    near = best + error * np.linspace(-6, 6, 25)
+    bounds = like.parameters[poi].bounds
+    points = np.concatenate([np.linspace(low, high, GRID), near[(near > bounds[0]) & (near < bounds[1])]])
+    return np.unique(points)
+
+
+class _Scan:
+    """The profile as known so far, in increasing order of the parameter, with the fitted values at each point."""
+
+    def __init__(self, like: Likelihood, task: Problem, poi: str, minima: Minimum):
+        self.like, self.task, self.poi = like, task, poi
+        self.column = task.where.names.index(poi)
+        self.minima = minima
+        self.x = np.empty(0)
+        self.chi2 = np.empty(0)
+        self.values = np.empty((0, len(task.where.names)))
+        self.ok = np.empty(0, bool)
+        self._add(minima.values[:, self.column], 2 * minima.nll, minima.values, minima.converged)
+
+    @property
+    def chi2_min(self) -> float:
+        return float(np.min(self.chi2))
+
+    @property
+    def best(self) -> float:
+        return float(self.x[np.argmin(self.chi2)])
+
+    def spread(self, like: Likelihood) -> float:
+        """Rough standard deviation of the parameter at the minimum."""
+        fitted = result_of(like, self.task, self.minima, 0.0)
+        return fitted.errors[self.poi] or like.parameters[self.poi].scale
+
+    def _add(self, x, chi2, values, ok) -> None:
+        finite = np.isfinite(chi2)
+        x, chi2, values, ok = (np.concatenate(pair)[...] for pair in (
+            (self.x, x[finite]), (self.chi2, chi2[finite]), (self.values, values[finite]), (self.ok, ok[finite])
+        ))  # fmt: skip
+        # of several entries at one point the lowest stays
+        order = np.lexsort((chi2, x))
+        first = np.append(True, np.diff(x[order]) > 0)
+        keep = order[first]
+        self.x, self.chi2, self.values, self.ok = x[keep], chi2[keep], values[keep], ok[keep]
+
+    def extend(self, x: np.ndarray, anchors: np.ndarray | None = None) -> None:
+        """Profile at further points."""
+        if anchors is None:
+            anchors = self.values[np.argsort(self.chi2)[:1]]
+        out = profile_at(self.like, self.task, {self.poi: np.atleast_1d(x)}, anchors)
+        rows = np.column_stack([out.values[name] for name in self.task.where.names])
+        self._add(out.points[self.poi], out.chi2, rows, out.converged)
+
+    def descend(self) -> None:
+        """Fit from every local minimum of the profile: a piece of the interval contains one."""
+        padded = np.concatenate([[np.inf], self.chi2, [np.inf]])
+        valleys = (padded[1:-1] <= padded[:-2]) & (padded[1:-1] <= padded[2:])
+        found = minimize(self.like, self.task.where, self.values[valleys], self.task.fixed)
+        self.minima = Minimum(*(np.concatenate(pair) for pair in zip(self.minima, found, strict=True)))
+        self._add(found.values[:, self.column], 2 * found.nll, found.values, found.converged)
+
+    def widen(self, bounds: tuple[float, float], threshold: float) -> bool:
+        """Scan outwards while an end is allowed and no bound is reached."""
+        for _ in range(MAX_WIDENINGS):
+            width = self.x[-1] - self.x[0]
+            new = []
+            if self.chi2[0] < self.chi2_min + threshold and self.x[0] > bounds[0]:
+                new.append(np.maximum(self.x[0] - width * np.arange(1, 9) / 8, bounds[0]))
+            if self.chi2[-1] < self.chi2_min + threshold and self.x[-1] < bounds[1]:
+                new.append(np.minimum(self.x[-1] + width * np.arange(1, 9) / 8, bounds[1]))
+            if not new:
+                return True
+            self.extend(np.unique(np.concatenate(new)))
+        return True
+
+    def roots(self, threshold: float) -> tuple[np.ndarray, bool]:
+        """Where chi2 crosses the threshold: all brackets at once, by regula falsi (Illinois)."""
+        level = self.chi2_min + threshold
+        excess = self.chi2 - level
+        left = np.flatnonzero(np.sign(excess[:-1]) * np.sign(excess[1:]) < 0)
+        if not len(left):
+            return np.empty(0), True
+        a, b = self.x[left], self.x[left + 1]
+        fa, fb = excess[left], excess[left + 1]
+        inside = np.where(fa < 0, left, left + 1)
+        anchors = self.values[inside]
+        x, fx, sound = a, fa, np.ones(len(left), bool)
+        for _ in range(60):
+            x = (a * fb - b * fa) / (fb - fa)
+            open_ = np.flatnonzero((np.abs(b - a) > 1e-12 * (1 + np.abs(x))) & (np.abs(fx) > ROOT_TOLERANCE))
+            if not len(open_):
+                break
+            starts = anchors[open_].copy()
+            starts[:, self.column] = x[open_]
+            out = _profile_from(self.like, self.task, self.poi, starts)
+            fx = fx.copy()
+            fx[open_], sound[open_] = 2 * out.nll - level, out.converged
+            for i in open_:
+                if fx[i] * fb[i] < 0:
+                    a[i], fa[i] = b[i], fb[i]
+                else:
+                    fa[i] /= 2
+                b[i], fb[i] = x[i], fx[i]
+        return x, bool(np.all(sound))
+
+    def result(self) -> ProfileResult:
+        fitted = {name: self.values[:, i] for i, name in enumerate(self.task.where.names)}
+        return ProfileResult({self.poi: self.x}, self.chi2, fitted, self.ok)
+
+
+def _profile_from(like: Likelihood, task: Problem, poi: str, starts: np.ndarray) -> Minimum:
+    """Profile at the points in ``starts``, each from its own row; with other free parameters from spread starts too."""
+    others = [i for i, name in enumerate(task.where.names) if name in task.free and name != poi]
+    if not others:
+        return minimize(like, task.where, starts, task.fixed, (poi,))
+    column = task.where.names.index(poi)
+    out = profile_at(like, task, {poi: starts[:, column]}, starts)
+    rows = np.column_stack([out.values[name] for name in task.where.names])
+    return Minimum(rows, out.chi2 / 2, np.where(out.converged, 0.0, np.inf), np.zeros(len(rows)))
+
+
+def _pieces(scan: _Scan, roots: np.ndarray, threshold: float) -> list[list[float | None]]:
+    """Pair the roots; an allowed end of the scan is open."""
+    ends: list[float | None] = [float(r) for r in np.sort(roots)]
+    if scan.chi2[0] < scan.chi2_min + threshold:
+        ends.insert(0, None)
+    if scan.chi2[-1] < scan.chi2_min + threshold:
+        ends.append(None)
+    return [ends[i : i + 2] for i in range(0, len(ends), 2)]

@@ -1,0 +1,217 @@
+"""Damped Fisher scoring: the minimiser under every fit, profile and interval.
+
+For counts with expectation mu(theta) the gradient of the nll is J^T score and its expected curvature J^T diag(information) J,
+with J the forward-mode Jacobian of mu: no second derivatives, and never indefinite. What the residuals add to the curvature is
+learnt from the gradients on the way (symmetric rank-one updates), which turns linear into superlinear convergence.
+Levenberg-Marquardt damping makes each step a descent, a projected active set keeps bounds. All points of a batch run in
+one ``vmap`` of one ``while_loop``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.linalg import cho_factor, cho_solve
+
+from ..likelihood import Likelihood, bins, constraint_nll, expected_flat
+
+TOLERANCE = 1e-8
+"""A fit has converged when the nll can fall by no more than this, estimated from the last quadratic model."""
+MAX_STEPS = 200
+BATCH = 16
+
+
+class Space(NamedTuple):
+    """The free parameters of a problem: names, and how they map to the dimensionless coordinates of the minimiser."""
+
+    names: tuple[str, ...]
+    centre: np.ndarray
+    scale: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        return (values - self.centre) / self.scale
+
+    def decode(self, u: np.ndarray) -> np.ndarray:
+        # clipping keeps the rounding of the map from leaving the bounds
+        return np.clip(self.centre + self.scale * u, self.lower, self.upper)
+
+
+def space(like: Likelihood, names: Sequence[str]) -> Space:
+    """The space of the parameters called ``names``."""
+    chosen = [like.parameters[name] for name in names]
+    return Space(
+        tuple(names),
+        np.array([p.nominal for p in chosen]),
+        np.array([p.scale for p in chosen]),
+        np.array([p.bounds[0] for p in chosen]),
+        np.array([p.bounds[1] for p in chosen]),
+    )
+
+
+class Minimum(NamedTuple):
+    """Where a minimisation ended. Arrays have one entry (row) a point of the batch."""
+
+    values: np.ndarray
+    nll: np.ndarray
+    distance: np.ndarray
+    steps: np.ndarray
+
+    @property
+    def converged(self) -> np.ndarray:
+        return self.distance < TOLERANCE
+
+
+def minimize(
+    like: Likelihood,
+    where: Space,
+    starts: np.ndarray,
+    fixed: Mapping[str, float],
+    held: Sequence[str] = (),
+    batch: int = BATCH,
+) -> Minimum:
+    """Minimise the nll from each row of ``starts``.
+
+    Args:
+        like: likelihood.
+        where: free parameters.
+        starts: starting values, shape (points, free parameters), in the parameters' own units.
+        fixed: values of all other parameters.
+        held: names in ``where`` that stay at their starting values: the point of a profile.
+        batch: points per compiled call; the last call is padded.
+    """
+    u = where.encode(np.clip(starts, where.lower, where.upper))
+    u, value, _, distance, steps = _run(like, where, u, fixed, held, batch)
+    return Minimum(where.decode(u), value, distance, steps)
+
+
+def _run(like, where, u, fixed, held=(), batch=BATCH, max_steps=MAX_STEPS):
+    """Call the compiled minimiser in batches of one size, so that it is compiled once."""
+    hold = np.array([name in held for name in where.names])
+    rest = tuple(fixed)
+    rest_values = np.array([float(fixed[name]) for name in rest])
+    box = where.encode(where.lower), where.encode(where.upper)
+    parts = []
+    for first in range(0, len(u), batch):
+        chunk = u[first : first + batch]
+        padded = np.concatenate([chunk, np.repeat(chunk[-1:], batch - len(chunk), axis=0)])
+        out = _minimize(like, where.names, rest, padded, hold, rest_values, where.centre, where.scale, *box, max_steps)
+        parts.append([np.asarray(x)[: len(chunk)] for x in out])
+    return [np.concatenate(x) for x in zip(*parts, strict=True)]
+
+
+class _Model(NamedTuple):
+    """The nll around a point, to second order."""
+
+    u: Array
+    nll: Array
+    gradient: Array
+    curvature: Array
+
+
+class _State(NamedTuple):
+    best: _Model
+    secant: Array  # what the gradients say the curvature has beyond the expected one
+    trial: Array  # where to evaluate next
+    predicted: Array  # fall of the nll that the model at `best` predicts for `trial`
+    damping: Array
+    distance: Array
+    steps: Array
+
+
+@partial(jax.jit, static_argnames=("names", "rest"))
+def _minimize(like, names, rest, starts, hold, rest_values, centre, scale, lower, upper, max_steps):
+    fixed = dict(zip(rest, rest_values, strict=True)) if rest else {}
+    constraints = [like.parameters[name].constraint for name in names]
+    penalty_curvature = jnp.array([0.0 if c is None else 1 / c.sigma**2 for c in constraints]) * scale**2
+
+    def params(u):
+        return {**fixed, **dict(zip(names, centre + scale * u, strict=True))}
+
+    def penalty(u):
+        return constraint_nll(like, params(u))
+
+    def model(u):
+        mu, tangent = jax.linearize(lambda v: expected_flat(like, params(v)), u)
+        jacobian = jax.vmap(tangent)(jnp.eye(len(names)))
+        at = bins(like, mu)
+        curvature = (jacobian * at.information) @ jacobian.T + jnp.diag(penalty_curvature)
+        return _Model(u, jnp.sum(at.nll) + penalty(u), jacobian @ at.score + jax.grad(penalty)(u), curvature)
+
+    def propose(at, secant, damping):
+        """Damped step on the coordinates that are neither held nor pressed against a bound."""
+        pressed = ((at.u <= lower) & (at.gradient > 0)) | ((at.u >= upper) & (at.gradient < 0))
+        moving = jnp.where(hold | pressed, 0.0, 1.0)
+        gradient = at.gradient * moving
+        diagonal = (1e-13 + damping) * jnp.maximum(jnp.diag(at.curvature), 1e-6)
+        ridge = jnp.diag(diagonal * moving + 1 - moving)
+
+        def newton(curvature):
+            return -cho_solve(cho_factor(curvature * moving * moving[:, None] + ridge), gradient)
+
+        learnt = newton(at.curvature + secant)
+        definite = jnp.all(jnp.isfinite(learnt)) & (gradient @ learnt <= 0)
+        step = jnp.where(definite, learnt, newton(at.curvature))
+        curvature = at.curvature + jnp.where(definite, secant, 0.0)
+        trial = jnp.where(hold, at.u, jnp.clip(at.u + step, lower, upper))
+        moved = trial - at.u
+        predicted = -(gradient @ moved + 0.5 * moved @ curvature @ moved)
+        # the distance to the minimum is that of the undamped model; damping is next to nothing where it matters
+        return trial, predicted, -0.5 * gradient @ step * (1 + damping)
+
+    def unfinished(state):
+        return (state.distance > TOLERANCE) & (state.steps < max_steps) & (state.damping < 1e12)
+
+    def advance(state):
+        new, best = model(state.trial), state.best
+        accept = jnp.isfinite(new.nll) & (new.nll <= best.nll + 1e-13 * (1 + jnp.abs(best.nll)))
+        good = best.nll - new.nll > 0.5 * state.predicted
+        smaller = jnp.where(good, jnp.where(state.damping < 1e-6, 0.0, state.damping * 0.1), state.damping)
+        damping = jnp.where(accept, smaller, jnp.maximum(state.damping * 10, 1e-4))
+        secant = jnp.where(accept, _rank_one(state.secant, best, new), 0.0)
+        best = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, best)
+        trial, predicted, distance = propose(best, secant, damping)
+        return _State(best, secant, trial, predicted, damping, distance, state.steps + 1)
+
+    def solve(u):
+        n, inf = len(names), jnp.asarray(jnp.inf)
+        nowhere = _Model(u, inf, jnp.zeros_like(u), jnp.eye(n))
+        start = _State(nowhere, jnp.zeros((n, n)), u, -inf, jnp.asarray(1e-3), inf, jnp.asarray(0))
+        last = jax.lax.while_loop(unfinished, advance, start)
+        return last.best.u, last.best.nll, last.best.gradient, last.distance, last.steps
+
+    return jax.vmap(solve)(starts)
+
+
+def _rank_one(secant, old, new):
+    """Symmetric rank-one update: the curvature must reproduce the change of the gradient from ``old`` to ``new``."""
+    moved = new.u - old.u
+    missing = new.gradient - old.gradient - (new.curvature + secant) @ moved
+    size = missing @ moved
+    stable = jnp.abs(size) > 1e-8 * jnp.sqrt((missing @ missing) * (moved @ moved))
+    first = ~jnp.isfinite(old.nll)  # there was no gradient before the first evaluation
+    update = jnp.outer(missing, missing) / jnp.where(stable, size, 1.0)
+    return jnp.where(stable & ~first, secant + update, secant)
+
+
+def hessian(like: Likelihood, where: Space, values: np.ndarray, fixed: Mapping[str, float]) -> np.ndarray:
+    """Second derivatives of the nll by the free parameters, in their own units: the observed information.
+
+    Central differences of the exact gradient, which the minimiser returns where it takes no step.
+    """
+    centre = where.encode(values)
+    inside = where.encode(where.lower), where.encode(where.upper)
+    ahead, behind = np.minimum(inside[1] - centre, 1e-3), np.minimum(centre - inside[0], 1e-3)
+    points = np.concatenate([centre + np.diag(ahead), centre - np.diag(behind)])
+    gradient = _run(like, where, points, fixed, max_steps=1)[2]
+    n = len(centre)
+    width = np.maximum(ahead + behind, 1e-300)[:, None]
+    scaled = (gradient[:n] - gradient[n:]) / width
+    return 0.5 * (scaled + scaled.T) / np.outer(where.scale, where.scale)

@@ -1,0 +1,124 @@
+"""The protocol that every interaction follows, and sums of interactions.
+
+An interaction contributes to scattering in up to four ways and implements those it has:
+
+1. :meth:`Interaction.weak_charge`: a matrix in flavour, added *coherently* between interactions. An incoming flavour a
+   scatters with the strength sum_b |Q_ba|^2 and the ``vector`` shape.
+2. :meth:`Interaction.incoherent_terms`: strengths that do not interfere, each with its kinematic shape.
+3. :meth:`Interaction.flux_factor`: survival probability of the active flavours on the way.
+4. :attr:`Interaction.parameters`: the parameters that the three depend on.
+
+The recoil spectrum is dsigma/dT = (G_F^2 M/pi) sum_k strength_k(q) shape_k(E, T), so strengths are dimensionless times
+the inverse dimension of their shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import Array
+
+from ..nuclei import BoundNucleus
+from ..parameters import Parameter, merge
+
+FLAVOURS = ("e", "mu", "tau")
+Params = Mapping[str, Array | float]
+
+
+class Interaction(eqx.Module):
+    """Base class. Concrete interactions set ``name`` and ``source`` and override what they contribute."""
+
+    name: ClassVar[str]
+    source: ClassVar[str] = ""
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        return ()
+
+    def weak_charge(self, params: Params, nucleus: BoundNucleus, q: Array) -> Array | None:
+        """Flavour matrix Q_ba of shape (3, 3, *q.shape), real or complex; None if there is no coherent part."""
+        return None
+
+    def incoherent_terms(self, params: Params, nucleus: BoundNucleus, q: Array) -> dict[str, Array]:
+        """{kinematic shape: strength per incoming flavour, shape (3, *q.shape)}, none of them negative."""
+        return {}
+
+    @property
+    def shapes(self) -> tuple[str, ...]:
+        """Kinematic shapes that the interaction uses."""
+        return ("vector",)
+
+    def flux_factor(self, params: Params, energy: Array, baseline_m: float) -> Array | None:
+        """Survival probability per flavour, shape (3, *energy.shape); None if all arrive."""
+        return None
+
+    def with_couplings(self, name: str) -> Interaction:
+        """The same interaction, with ``name`` for standard-model couplings that were left open."""
+        return self
+
+    def __add__(self, other: Interaction) -> Interaction:
+        if not isinstance(other, Interaction):
+            return NotImplemented
+        return InteractionSum((*_terms(self), *_terms(other)))
+
+
+class InteractionSum(Interaction):
+    """Interactions acting together: charges add coherently, strengths add, survival probabilities multiply."""
+
+    terms: tuple[Interaction, ...]
+
+    @property
+    def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return " + ".join(term.name for term in self.terms)
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        return tuple(merge((f"interaction {t.name}", t.parameters) for t in self.terms).values())
+
+    def weak_charge(self, params, nucleus, q):
+        charges = [Q for Q in (t.weak_charge(params, nucleus, q) for t in self.terms) if Q is not None]
+        return sum(charges[1:], charges[0]) if charges else None
+
+    def incoherent_terms(self, params, nucleus, q):
+        total: dict[str, Array] = {}
+        for term in self.terms:
+            for shape, strength in term.incoherent_terms(params, nucleus, q).items():
+                total[shape] = total[shape] + strength if shape in total else strength
+        return total
+
+    @property
+    def shapes(self):
+        return tuple(dict.fromkeys(shape for term in self.terms for shape in term.shapes))
+
+    def flux_factor(self, params, energy, baseline_m):
+        factors = [p for p in (t.flux_factor(params, energy, baseline_m) for t in self.terms) if p is not None]
+        return None if not factors else jnp.prod(jnp.stack(factors), axis=0)
+
+    def with_couplings(self, name):
+        return InteractionSum(tuple(term.with_couplings(name) for term in self.terms))
+
+
+def _terms(interaction: Interaction) -> tuple[Interaction, ...]:
+    return interaction.terms if isinstance(interaction, InteractionSum) else (interaction,)
+
+
+def strengths(interaction: Interaction, params: Params, nucleus: BoundNucleus, q: Array) -> dict[str, Array]:
+    """Strength per incoming flavour of each kinematic shape, shape (3, *q.shape).
+
+    The ``vector`` strength of flavour a is sum_b |Q_ba|^2 over the outgoing flavours b.
+    """
+    total = dict(interaction.incoherent_terms(params, nucleus, q))
+    charge = interaction.weak_charge(params, nucleus, q)
+    if charge is not None:
+        coherent = jnp.sum(charge.real**2 + charge.imag**2 if jnp.iscomplexobj(charge) else charge**2, axis=0)
+        total["vector"] = total["vector"] + coherent if "vector" in total else coherent
+    return total
+
+
+def flavour_diagonal(entries: Array) -> Array:
+    """Flavour matrix (3, 3, ...) with ``entries`` (3, ...) on the diagonal."""
+    eye = jnp.eye(3).reshape((3, 3) + (1,) * (entries.ndim - 1))
+    return eye * entries[None]

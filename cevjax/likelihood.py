@@ -1,0 +1,237 @@
+"""The binned likelihood of one or several measurements under an interaction.
+
+``nll`` is -ln(L/L_saturated) with the auxiliary measurements of the nuisances, so chi2 = 2 nll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from .errors import InvalidValueError, check_name
+from .interactions.base import Interaction
+from .measurement import Measurement
+from .parameters import Parameter, check_values, merge
+
+MU_FLOOR = 1e-9
+"""Below this expectation ln(mu) continues along its tangent: finite in value and gradient even at mu <= 0."""
+
+
+def poisson_nll(expected: ArrayLike, observed: ArrayLike) -> Array:
+    r"""Poisson deviance per bin over two: :math:`\mu - n + n\ln(n/\mu)`, zero at :math:`\mu = n`.
+
+    Counts need not be whole numbers. Empty bins (n = 0) give mu; mu -> 0 stays finite.
+
+    Source: Baker & Cousins, NIM 221 (1984) 437.
+
+    >>> float(poisson_nll(3.0, 0.0))
+    3.0
+    """
+    mu, n = jnp.asarray(expected, float), jnp.asarray(observed, float)
+    safe = jnp.maximum(mu, MU_FLOOR)
+    log_mu = jnp.log(safe) + (mu - safe) / MU_FLOOR
+    log_n = jnp.log(jnp.where(n > 0, n, 1.0))
+    return mu - n + n * (log_n - log_mu)
+
+
+def gaussian_nll(expected: ArrayLike, observed: ArrayLike, sigma: ArrayLike) -> Array:
+    r""":math:`(\mu - n)^2/(2\sigma^2)` per bin."""
+    return 0.5 * ((jnp.asarray(expected, float) - observed) / sigma) ** 2
+
+
+@jax.tree_util.register_pytree_node_class
+class Likelihood:
+    """Joint likelihood of measurements: a pytree whose ``nll`` is a pure function of ``dict[str, float]``.
+
+    Args:
+        measurements: one or several, from :func:`cevjax.load`.
+        interaction: sum of interactions; the standard model is part of it only if it is in the sum.
+
+    Raises:
+        ParameterClashError: two owners define one parameter differently.
+        InvalidValueError: the statistics of the measurements want different couplings and the interaction leaves them open.
+
+    >>> import cevjax
+    >>> like = cevjax.Likelihood([cevjax.load("coherent-csi-2021")], cevjax.StandardModel())
+    >>> params = like.nominal()
+    >>> 40 < float(like.nll(params)) < 45
+    True
+    >>> gradient = jax.grad(like.nll)(params)
+    """
+
+    # A plain class and not an equinox Module, whose bound methods cost as much as an evaluation of the likelihood.
+
+    measurements: tuple[Measurement, ...]
+    interaction: Interaction
+
+    def __init__(self, measurements: Measurement | Sequence[Measurement], interaction: Interaction):
+        if isinstance(measurements, Measurement):
+            measurements = (measurements,)
+        if not measurements:
+            raise InvalidValueError("Argument `measurements` must hold at least one measurement, but is empty.")
+        self.interaction = interaction.with_couplings(_common_couplings(measurements, interaction))
+        self.measurements = tuple(measurements)
+        _ = self.parameters  # a clash shows here, not at first use
+        self.measurements = tuple(m.prepare(self.interaction) for m in measurements)
+
+    def tree_flatten(self):
+        return (self.measurements, self.interaction), None
+
+    @classmethod
+    def tree_unflatten(cls, _, children):
+        like = object.__new__(cls)
+        like.measurements, like.interaction = children
+        return like
+
+    @cached_property
+    def parameters(self) -> dict[str, Parameter]:
+        """All parameters by name: those of the interaction first, then those of the measurements."""
+        owners = [
+            ("the interaction", self.interaction.parameters),
+            *((f"measurement {m.name}", m.parameters) for m in self.measurements),
+        ]
+        return merge(owners)
+
+    @property
+    def nuisances(self) -> tuple[str, ...]:
+        """Names of the nuisance parameters, free in every fit."""
+        return tuple(p.name for p in self.parameters.values() if p.nuisance)
+
+    @property
+    def n_bins(self) -> int:
+        return sum(int(np.prod(m.shape)) for m in self.measurements)
+
+    def nominal(self, **values: float) -> dict[str, float]:
+        """The nominal point, with ``values`` in place of some.
+
+        Raises:
+            UnknownNameError: no such parameter; the message offers the nearest.
+            InvalidValueError: a value that is not finite or outside the bounds.
+        """
+        point = {p.name: p.nominal for p in self.parameters.values() if not p.members}
+        return {**point, **check_values(values, self.parameters)}
+
+    def expected(self, params: Mapping[str, ArrayLike]) -> dict[str, dict[str, Array]]:
+        """Expected counts {measurement: {component: array}}."""
+        self._check_names(params)
+        return _expected(self, dict(params))
+
+    def nll(self, params: Mapping[str, ArrayLike]) -> Array:
+        """-ln(L/L_saturated) of data and auxiliary measurements at ``params``; chi2 is twice it.
+
+        Args:
+            params: all parameters by name, as from :meth:`nominal`.
+
+        Raises:
+            UnknownNameError: a name the likelihood does not have.
+            InvalidValueError: a parameter is missing.
+        """
+        names = self._names
+        if len(params) == len(names):
+            values = [params.get(name) for name in names]
+            if all(isinstance(value, float) for value in values):  # one array costs less than a dozen scalars
+                return self._nll_of_vector(np.array(values))
+        self._check_names(params)
+        return self._nll(dict(params))
+
+    def chi2(self, params: Mapping[str, ArrayLike]) -> Array:
+        """2 :meth:`nll`."""
+        return 2 * self.nll(params)
+
+    def asimov(self, params: Mapping[str, ArrayLike]) -> Likelihood:
+        """The same likelihood with the data replaced by the (unrounded) expectation at ``params``."""
+        expected = self.expected(params)
+        return self.with_observed([_total(expected[m.name]) for m in self.measurements])
+
+    def with_observed(self, observed: Iterable[ArrayLike]) -> Likelihood:
+        """The same likelihood with other counts, one array a measurement."""
+        replaced = tuple(m.with_observed(o) for m, o in zip(self.measurements, observed, strict=True))
+        return eqx.tree_at(lambda like: like.measurements, self, replaced)
+
+    def _check_names(self, params: Mapping[str, ArrayLike]) -> None:
+        missing = [p.name for p in self.parameters.values() if not p.members and p.name not in params]
+        if missing:
+            raise InvalidValueError(f"Argument `params` must hold every parameter, but lacks {', '.join(missing)}.")
+        for name in params:
+            check_name("parameter", name, self.parameters)
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(self.nominal())
+
+    @cached_property
+    def _nll(self) -> Callable[[Mapping[str, ArrayLike]], Array]:
+        return jax.jit(partial(nll, self))
+
+    @cached_property
+    def _nll_of_vector(self) -> Callable[[ArrayLike], Array]:
+        return jax.jit(lambda values: nll(self, dict(zip(self._names, values, strict=True))))
+
+
+def _common_couplings(measurements: Sequence[Measurement], interaction: Interaction) -> str:
+    wanted = sorted({m.couplings for m in measurements})
+    left_open = not eqx.tree_equal(interaction, interaction.with_couplings(wanted[0]))
+    if len(wanted) > 1 and left_open:
+        raise InvalidValueError(
+            f"The statistics of the measurements use different couplings ({', '.join(wanted)}): choose with "
+            "StandardModel(couplings=...)."
+        )
+    return wanted[0]
+
+
+def _total(components: Mapping[str, Array]) -> Array:
+    return jnp.sum(jnp.stack(list(components.values())), axis=0)
+
+
+def expected_flat(like: Likelihood, params: Mapping[str, ArrayLike]) -> Array:
+    """Expected counts of all bins of all measurements in one vector."""
+    return jnp.concatenate([_total(m.expected(params, like.interaction)).ravel() for m in like.measurements])
+
+
+class Bins(NamedTuple):
+    """The nll of every bin, its first derivative by the expectation, and the expectation of its second."""
+
+    nll: Array
+    score: Array
+    information: Array
+
+
+def bins(like: Likelihood, expected: Array) -> Bins:
+    """How well ``expected``, a vector as from :func:`expected_flat`, describes the data, bin by bin."""
+    parts, start = [], 0
+    for m in like.measurements:
+        mu, n = expected[start : start + m.observed.size], m.observed.ravel()
+        start += m.observed.size
+        if m.sigma is None:
+            safe = jnp.maximum(mu, MU_FLOOR)
+            parts.append(Bins(poisson_nll(mu, n), 1 - n / safe, 1 / safe))
+        else:
+            sigma = m.sigma.ravel()
+            parts.append(Bins(gaussian_nll(mu, n, sigma), (mu - n) / sigma**2, 1 / sigma**2))
+    return Bins(*(jnp.concatenate(rows) for rows in zip(*parts, strict=True)))
+
+
+def constraint_nll(like: Likelihood, params: Mapping[str, ArrayLike]) -> Array:
+    """-ln of the auxiliary measurements, relative to their maxima."""
+    terms = [
+        gaussian_nll(params[p.name], p.constraint.mean, p.constraint.sigma) for p in like.parameters.values() if p.constraint
+    ]
+    return jnp.sum(jnp.stack(terms)) if terms else jnp.asarray(0.0)
+
+
+@jax.jit
+def _expected(like: Likelihood, params):
+    return {m.name: m.expected(params, like.interaction) for m in like.measurements}
+
+
+def nll(like: Likelihood, params: Mapping[str, ArrayLike]) -> Array:
+    """:meth:`Likelihood.nll` as a pure function of the likelihood too: the data are arguments, not constants."""
+    return jnp.sum(bins(like, expected_flat(like, params)).nll) + constraint_nll(like, params)

@@ -1,0 +1,254 @@
+"""A measurement: what was observed in which bins, and the components that are expected there.
+
+A component is a function of the parameters and the interaction that returns expected counts on the bins; the signal and
+every background is one. Nothing here knows a particular experiment.
+"""
+
+from __future__ import annotations
+
+import abc
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from . import rates
+from .errors import InvalidValueError
+from .fluxes.base import Flux
+from .interactions.base import Interaction, Params
+from .nuclei import NuclearModel, Nucleus
+from .parameters import Parameter
+from .response import BinnedResponse, BinnedTime
+
+
+class Norm(eqx.Module):
+    """Product of normalisation factors 1 + sigma * pull.
+
+    Args:
+        pulls: (parameter name, relative standard deviation) of each factor.
+    """
+
+    pulls: tuple[tuple[str, float], ...] = eqx.field(static=True, default=())
+
+    def __call__(self, params: Params) -> Array | float:
+        factor = 1.0
+        for name, sigma in self.pulls:
+            factor = factor * (1 + sigma * params[name])
+        return factor
+
+
+class Component(eqx.Module):
+    """Expected counts of one origin on the bins of a measurement."""
+
+    name: eqx.AbstractVar[str]
+
+    @abc.abstractmethod
+    def __call__(self, params: Params, interaction: Interaction) -> Array:
+        """Expected counts, of the shape of the measurement's bins."""
+
+    def prepare(self, interaction: Interaction) -> Component:
+        """The same component with everything tabulated that no parameter of ``interaction`` touches."""
+        return self
+
+
+class Background(Component):
+    """Energy shape times time shape, normalised to a number of events.
+
+    Args:
+        name: of the component.
+        energy: fraction of the events in each energy bin.
+        time: one-row :class:`BinnedTime`, or fixed fractions of each time bin.
+        total: events before the time efficiency.
+        norm: its normalisation nuisances.
+    """
+
+    name: str = eqx.field(static=True)
+    energy: Array
+    time: BinnedTime | Array
+    total: float
+    norm: Norm
+
+    def __call__(self, params, interaction):
+        time = self.time(params)[0] if isinstance(self.time, BinnedTime) else self.time
+        return self.norm(params) * self.total * self.energy[:, None] * time
+
+    def prepare(self, interaction):
+        if isinstance(self.time, BinnedTime) and not self.time.nuisances:
+            return eqx.tree_at(lambda c: c.time, self, _fixed_times(self.time)[0])
+        return self
+
+
+class CoherentScattering(Component):
+    r"""Coherent scattering of a pulsed flux on a target, in reconstructed energy and time.
+
+    .. math:: N_{ij} = \sum_{n,a} N_n \Phi \int dT\, R_i(T)\, \frac{dN_{n,a}}{dT}(T)\; \tau_{aj}
+
+    with the recoil spectrum of flux component a on nuclide n, the binned response R and the binned arrival times tau.
+
+    Args:
+        name: of the component.
+        nuclear: target nuclei with form factor and radii.
+        atoms: number of nuclei of each nuclide.
+        flux: its components, each of unit normalisation.
+        fluence: neutrinos of each component through 1 cm^2.
+        baseline_m: distance from the source, m.
+        response: energy response, or its fixed matrix on the recoil grid.
+        time: arrival times of each flux component, or their fixed fractions.
+        norm: normalisation nuisances.
+    """
+
+    name: str = eqx.field(static=True)
+    nuclear: NuclearModel
+    atoms: Array
+    flux: Flux
+    fluence: float
+    baseline_m: float
+    response: BinnedResponse | Array
+    time: BinnedTime | Array
+    norm: Norm
+    recoil: Array
+    weight: Array
+    tables: tuple[dict[str, Array], ...] | None = None
+
+    @classmethod
+    def build(cls, *, nuclear, mass_kg, flux, order: int = 24, name: str = "cevns", **fields) -> CoherentScattering:
+        recoil, weight = rates.recoil_grid(nuclear.target.nuclei, flux, order)
+        atoms = np.array(nuclear.target.atoms(mass_kg))
+        return cls(
+            name=name,
+            nuclear=nuclear,
+            flux=flux,
+            atoms=jnp.asarray(atoms),
+            recoil=jnp.asarray(recoil),
+            weight=jnp.asarray(weight),
+            **fields,
+        )
+
+    def spectra(self, params: Params, interaction: Interaction) -> Array:
+        """Recoils per MeV of each flux component in the whole target, shape (components, recoils)."""
+        tables = self.tables or _tables(self.flux, self.nuclear.target.nuclei, interaction.shapes, self.recoil)
+        flavours = self.flux.flavours
+        per_nuclide = [
+            n * rates.fold_moments(table, interaction, params, flavours, nucleus, self.recoil)
+            for n, table, nucleus in zip(self.atoms, tables, self.nuclear.bind(params), strict=True)
+        ]
+        return self.fluence * sum(per_nuclide[1:], per_nuclide[0])
+
+    def __call__(self, params, interaction):
+        response = self.response(params, self.recoil) if isinstance(self.response, BinnedResponse) else self.response
+        time = self.time(params) if isinstance(self.time, BinnedTime) else self.time
+        by_component = response @ (self.spectra(params, interaction) * self.weight).T
+        return self.norm(params) * (by_component @ time)
+
+    def prepare(self, interaction):
+        prepared = eqx.tree_at(
+            lambda c: c.tables,
+            self,
+            _tables(self.flux, self.nuclear.target.nuclei, interaction.shapes, self.recoil),
+            is_leaf=lambda x: x is None,
+        )
+        if isinstance(self.response, BinnedResponse) and not self.response.nuisances:
+            prepared = eqx.tree_at(lambda c: c.response, prepared, _fixed_response(self.response, self.recoil))
+        if isinstance(self.time, BinnedTime) and not self.time.nuisances:
+            prepared = eqx.tree_at(lambda c: c.time, prepared, _fixed_times(self.time))
+        return prepared
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _tables(flux: Flux, nuclei: tuple[Nucleus, ...], shapes: tuple[str, ...], recoil: Array):
+    return tuple(rates.moments(flux, shapes, nucleus, recoil) for nucleus in nuclei)
+
+
+@jax.jit
+def _fixed_response(response: BinnedResponse, recoil: Array) -> Array:
+    return response({}, recoil)
+
+
+@jax.jit
+def _fixed_times(time: BinnedTime) -> Array:
+    return time({})
+
+
+class Measurement(eqx.Module):
+    """Observed counts on a grid of bins and the components expected there.
+
+    Args:
+        name: of the data set.
+        statistic: name of the statistic in use.
+        axes: ((axis name, bin edges), ...), in the order of the array's axes.
+        observed: counts, of the shape of the bins.
+        components: signal and backgrounds.
+        nuisances: parameters of the measurement itself.
+        sigma: standard deviation of each bin, for Gaussian data; None for Poisson counts.
+        couplings: standard-model couplings that the statistic uses where the interaction leaves them open.
+        citation: what to cite.
+
+    Raises:
+        InvalidValueError: counts of the wrong shape, negative or not finite; edges that do not increase.
+    """
+
+    name: str = eqx.field(static=True)
+    statistic: str = eqx.field(static=True)
+    axes: tuple[tuple[str, tuple[float, ...]], ...] = eqx.field(static=True)
+    observed: Array
+    components: tuple[Component, ...]
+    nuisances: tuple[Parameter, ...] = eqx.field(static=True)
+    sigma: Array | None = None
+    couplings: str = eqx.field(static=True, default="2023")
+    citation: str = eqx.field(static=True, default="")
+
+    def __check_init__(self):
+        for axis, edges in self.axes:
+            check_edges(f"{self.name}: edges of {axis}", edges)
+        if isinstance(self.observed, jax.core.Tracer) or not hasattr(self.observed, "shape"):
+            return  # inside a transformation
+        if isinstance(self.observed, (np.ndarray, jax.Array)):
+            check_counts(self.name, np.asarray(self.observed), self.shape, negative=self.sigma is not None)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(edges) - 1 for _, edges in self.axes)
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Nuisances, and the nuclear parameters of the components."""
+        nuclear = [c.nuclear.parameters for c in self.components if isinstance(c, CoherentScattering)]
+        return (*self.nuisances, *(p for parameters in nuclear for p in parameters))
+
+    def expected(self, params: Params, interaction: Interaction) -> dict[str, Array]:
+        """Expected counts of each component, each of the shape of the bins."""
+        return {component.name: component(params, interaction) for component in self.components}
+
+    def prepare(self, interaction: Interaction) -> Measurement:
+        """The same measurement with everything tabulated that no parameter touches."""
+        return eqx.tree_at(lambda m: m.components, self, tuple(c.prepare(interaction) for c in self.components))
+
+    def with_observed(self, observed: Array) -> Measurement:
+        """The same measurement with other data, such as Asimov data or a toy. Counts need not be whole numbers."""
+        observed = jnp.asarray(observed, float)
+        if observed.shape != self.shape:
+            raise InvalidValueError(f"Argument `observed` must have shape {self.shape}, but has {observed.shape}.")
+        return eqx.tree_at(lambda m: m.observed, self, observed)
+
+
+def check_edges(label: str, edges) -> tuple[float, ...]:
+    """Bin edges as floats; they must be finite and increase."""
+    values = np.asarray(edges, float)
+    if values.ndim != 1 or len(values) < 2 or not np.all(np.isfinite(values)) or not np.all(np.diff(values) > 0):
+        raise InvalidValueError(f"{label} must be at least two finite, increasing numbers, but are {edges!r}.")
+    return tuple(float(v) for v in values)
+
+
+def check_counts(label: str, counts: np.ndarray, shape: tuple[int, ...], negative: bool = False) -> np.ndarray:
+    """Counts of the right shape, finite and (unless ``negative``) not below zero; else the error names a bad bin."""
+    counts = np.asarray(counts, float)
+    if counts.shape != shape:
+        raise InvalidValueError(f"Counts of {label} must have shape {shape}, but have {counts.shape}.")
+    for bad, what in ((~np.isfinite(counts), "finite"), ((counts < 0) & (not negative), "at least 0")):
+        if bad.any():
+            where = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise InvalidValueError(f"Counts of {label} must be {what}, but bin {where} holds {counts[where]}.")
+    return counts

@@ -1,0 +1,80 @@
+"""Plug-ins found by name: the package's own, discovered from its files, and those of installed packages.
+
+An interaction is a class with a ``name`` in a module of :mod:`cevjax.interactions`; a measurement is a module of
+:mod:`cevjax.datasets` with a function ``load(**choices)``. Other packages offer theirs through the entry-point groups
+``cevjax.interactions`` and ``cevjax.datasets``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from .errors import check_name
+
+if TYPE_CHECKING:
+    from .interactions.base import Interaction
+    from .measurement import Measurement
+
+
+def _modules(package: str) -> list[str]:
+    path = importlib.import_module(package).__path__
+    return sorted(m.name for m in pkgutil.iter_modules(path) if m.name != "base" and not m.name.startswith("_"))
+
+
+@cache
+def _own_interactions() -> dict[str, type[Interaction]]:
+    from .interactions.base import Interaction
+
+    found: dict[str, type[Interaction]] = {}
+    for module_name in _modules("cevjax.interactions"):
+        module = importlib.import_module(f"cevjax.interactions.{module_name}")
+        for _, cls in inspect.getmembers(module, inspect.isclass):
+            if issubclass(cls, Interaction) and cls.__module__ == module.__name__ and "name" in vars(cls):
+                found[cls.name] = cls
+    return found
+
+
+@cache
+def _offered(group: str) -> dict[str, Any]:
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def interaction_names() -> tuple[str, ...]:
+    """Names of all interactions."""
+    return tuple(dict.fromkeys((*_own_interactions(), *_offered("cevjax.interactions"))))
+
+
+def interaction_class(name: str) -> Callable[..., Interaction]:
+    """The interaction called ``name``.
+
+    Raises:
+        UnknownNameError: no such interaction; the message offers the nearest name.
+    """
+    check_name("interaction", name, interaction_names())
+    own = _own_interactions()
+    return own[name] if name in own else _offered("cevjax.interactions")[name].load()
+
+
+def dataset_names() -> tuple[str, ...]:
+    """Names of all measurements."""
+    own = (name.replace("_", "-") for name in _modules("cevjax.datasets"))
+    return tuple(dict.fromkeys((*own, *_offered("cevjax.datasets"))))
+
+
+def dataset_loader(name: str) -> Callable[..., Measurement]:
+    """The ``load`` function of the measurement called ``name``.
+
+    Raises:
+        UnknownNameError: no such data set; the message offers the nearest name.
+    """
+    check_name("data set", name, dataset_names())
+    module_name = name.replace("-", "_")
+    if module_name in _modules("cevjax.datasets"):
+        return importlib.import_module(f"cevjax.datasets.{module_name}").load
+    return _offered("cevjax.datasets")[name].load()

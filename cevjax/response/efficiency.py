@@ -1,0 +1,73 @@
+"""Detection efficiencies in reconstructed energy and in time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+
+class SigmoidEfficiency(eqx.Module):
+    r"""Turn-on curve :math:`\max\{0,\; a/(1 + e^{-b(x - c)}) + d\}` with one variation of its coefficients.
+
+    Between the three sets the coefficients follow the parabola through them, so the curve stays a physical one at any
+    pull: never negative, with its threshold moving smoothly.
+
+    Args:
+        coefficients: nominal (a, b, c, d).
+        plus, minus: the sets at pull +1 and -1; with ``nuisance`` only.
+        nuisance: name of the pull.
+
+    >>> float(SigmoidEfficiency((1.0, 0.3, 10.0, 0.0))(10.0, {}))
+    0.5
+    """
+
+    table: Array
+    nuisance: str | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        coefficients: ArrayLike,
+        plus: ArrayLike | None = None,
+        minus: ArrayLike | None = None,
+        nuisance: str | None = None,
+    ):
+        centre = jnp.asarray(coefficients, float)
+        up, down = (centre, centre) if nuisance is None else (jnp.asarray(plus, float), jnp.asarray(minus, float))
+        self.table = jnp.stack([centre, (up - down) / 2, (up + down) / 2 - centre])
+        self.nuisance = nuisance
+
+    def coefficients(self, params: Mapping[str, ArrayLike]) -> Array:
+        if self.nuisance is None:
+            return self.table[0]
+        pull = jnp.asarray(params[self.nuisance], float)
+        return self.table[0] + pull * (self.table[1] + pull * self.table[2])
+
+    def __call__(self, x: ArrayLike, params: Mapping[str, ArrayLike]) -> Array:
+        a, b, c, d = self.coefficients(params)
+        return jnp.maximum(a / (1 + jnp.exp(-b * (jnp.asarray(x, float) - c))) + d, 0.0)
+
+    def threshold(self, params: Mapping[str, ArrayLike]) -> Array:
+        """Where the curve leaves zero: -inf unless d < 0."""
+        a, b, c, d = self.coefficients(params)
+        cuts = (d < 0) & (a + d > 0)
+        ratio = jnp.where(cuts, -a / jnp.where(cuts, d, -1.0) - 1, 1.0)
+        return jnp.where(cuts, c - jnp.log(ratio) / b, -jnp.inf)
+
+
+class ExponentialTimeEfficiency(eqx.Module):
+    r"""Efficiency 1 before ``start`` and :math:`e^{-\kappa(t - t_0)}` after it (dead time grows in the window).
+
+    Args:
+        rate: kappa, 1/us.
+        start: t_0, us.
+    """
+
+    rate: float
+    start: float
+
+    def __call__(self, t: ArrayLike) -> Array:
+        return jnp.exp(-self.rate * jnp.maximum(jnp.asarray(t, float) - self.start, 0.0))

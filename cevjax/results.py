@@ -1,0 +1,241 @@
+"""What fits and intervals return, as plain data and as JSON files that are never half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import gammaincc
+
+from .errors import InvalidValueError
+from .likelihood import Likelihood
+
+
+@dataclass(frozen=True)
+class LocalMinimum:
+    """A minimum of chi2 besides the global one."""
+
+    chi2: float
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The best fit.
+
+    Attributes:
+        likelihood: what was fitted.
+        free: names of the parameters of interest.
+        names: of all fitted parameters, in the order of ``covariance``.
+        values: all parameters at the best fit, fitted or not.
+        errors: standard deviation of each fitted parameter from the observed information (HESSE); None at a bound or
+            where the information is not positive.
+        covariance: of ``names``; nan where an error is None.
+        chi2_min: 2 nll at the minimum.
+        converged: whether the minimiser reached its tolerance.
+        message: how it ended, in words.
+        at_bound: fitted parameters that sit at a bound.
+        dropped: nuisances left out because a free parameter describes the same thing.
+        other_minima: further minima that the starts led to.
+        steps: of the minimiser, from the start that led to the best fit.
+        seconds: wall time.
+    """
+
+    likelihood: Likelihood = field(repr=False)
+    free: tuple[str, ...]
+    names: tuple[str, ...]
+    values: dict[str, float]
+    errors: dict[str, float | None]
+    covariance: np.ndarray = field(repr=False)
+    chi2_min: float
+    converged: bool
+    message: str
+    at_bound: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    other_minima: tuple[LocalMinimum, ...] = ()
+    steps: int = 0
+    seconds: float = 0.0
+
+    @property
+    def nuisances(self) -> tuple[str, ...]:
+        return tuple(name for name in self.names if name not in self.free)
+
+    @property
+    def ndof(self) -> int:
+        """Bins plus auxiliary measurements less fitted parameters."""
+        auxiliary = sum(self.likelihood.parameters[name].constraint is not None for name in self.names)
+        return self.likelihood.n_bins + auxiliary - len(self.names)
+
+    @property
+    def p_value(self) -> float:
+        """Probability of a larger chi2, from the chi2 distribution with ``ndof`` degrees of freedom."""
+        return float(gammaincc(self.ndof / 2, self.chi2_min / 2))
+
+    def expected(self) -> dict[str, dict[str, np.ndarray]]:
+        """Expected counts at the best fit: {measurement: {component: array}}."""
+        expected = self.likelihood.expected(self.values)
+        return {m: {c: np.asarray(counts) for c, counts in parts.items()} for m, parts in expected.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields of the JSON output."""
+        like = self.likelihood
+        parameters = like.parameters
+
+        def entry(name: str) -> dict[str, Any]:
+            return {"value": self.values[name], "error": self.errors[name], "unit": parameters[name].unit}
+
+        return {
+            **describe(like, "fit"),
+            "chi2_min": self.chi2_min,
+            "n_bins": like.n_bins,
+            "ndof": self.ndof,
+            "p_value": self.p_value,
+            "converged": self.converged,
+            "message": self.message,
+            "parameters": {name: entry(name) for name in self.free},
+            "nuisances": {name: {**entry(name), "pull": self._pull(name)} for name in self.nuisances},
+            "fixed": {name: value for name, value in self.values.items() if name not in self.names},
+            "dropped": list(self.dropped),
+            "other_minima": [{"chi2": m.chi2, "values": m.values} for m in self.other_minima],
+            "expected": {
+                m: {c: float(counts.sum()) for c, counts in parts.items()} for m, parts in self.expected().items()
+            },
+            "observed": {m.name: float(np.sum(m.observed)) for m in like.measurements},
+            "seconds": self.seconds,
+        }
+
+    def _pull(self, name: str) -> float | None:
+        constraint = self.likelihood.parameters[name].constraint
+        return None if constraint is None else (self.values[name] - constraint.mean) / constraint.sigma
+
+
+@dataclass(frozen=True)
+class ProfileResult:
+    """The profile likelihood along a list of points.
+
+    Attributes:
+        points: {parameter: its value at each point}.
+        chi2: minimum over all other fitted parameters, at each point.
+        values: {parameter: its fitted value at each point}.
+        converged: at each point.
+    """
+
+    points: dict[str, np.ndarray]
+    chi2: np.ndarray
+    values: dict[str, np.ndarray]
+    converged: np.ndarray
+
+
+@dataclass(frozen=True)
+class IntervalResult:
+    """All values of a parameter with chi2 - chi2_min below the threshold of a confidence level.
+
+    Attributes:
+        poi: the parameter.
+        cl: confidence level (1 degree of freedom).
+        best_fit: value at the global minimum.
+        chi2_min: there.
+        intervals: the disjoint pieces [low, high] in increasing order; None for an end that is open, at a physical
+            bound or where chi2 never reaches the threshold.
+        fit: the global fit.
+        profile: the profile that was scanned.
+        converged: whether every minimisation behind the ends did.
+        seconds: wall time.
+    """
+
+    poi: str
+    cl: float
+    best_fit: float
+    chi2_min: float
+    intervals: list[list[float | None]]
+    fit: FitResult = field(repr=False)
+    profile: ProfileResult = field(repr=False)
+    converged: bool = True
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields of the JSON output."""
+        return {
+            **describe(self.fit.likelihood, "interval"),
+            "poi": self.poi,
+            "unit": self.fit.likelihood.parameters[self.poi].unit,
+            "cl": self.cl,
+            "best_fit": self.best_fit,
+            "chi2_min": self.chi2_min,
+            "converged": self.converged,
+            "intervals": self.intervals,
+            "seconds": self.seconds,
+        }
+
+
+def describe(like: Likelihood, command: str) -> dict[str, Any]:
+    """What every output says about where it comes from."""
+    from importlib.metadata import version
+
+    return {
+        "cevjax": version("cevjax"),
+        "command": command,
+        "datasets": [m.name for m in like.measurements],
+        "interaction": like.interaction.name,
+        "statistic": {m.name: m.statistic for m in like.measurements}
+        if len({m.statistic for m in like.measurements}) > 1
+        else like.measurements[0].statistic,
+    }
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
+    """Let ``write`` fill a temporary file beside ``path`` and move it there once it is complete.
+
+    Raises:
+        InvalidValueError: the folder of ``path`` does not exist, or ``path`` is a folder.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InvalidValueError(f"Output file {path} must be in an existing folder, but {path.parent} is none.")
+    if path.is_dir():
+        raise InvalidValueError(f"Output file {path} must be a file, but is a folder.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def to_json(data: dict[str, Any]) -> str:
+    """JSON text; numbers that are not finite become null."""
+    return json.dumps(_clean(data), indent=2, allow_nan=False) + "\n"
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _clean(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _clean(value.tolist())
+    if isinstance(value, (float, np.floating)):
+        return float(value) if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def save_json(path: str | Path, data: dict[str, Any]) -> Path:
+    """Write ``data`` as JSON, atomically."""
+    text = to_json(data)
+    return write_atomically(path, lambda temporary: temporary.write_text(text) and None)

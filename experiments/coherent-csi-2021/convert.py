@@ -1,0 +1,101 @@
+"""Derive data/coherent-csi-2021 from the official release of arXiv:2110.07730.
+
+    python experiments/coherent-csi-2021/convert.py path/to/release
+
+Writes the counts and templates on the analysis bins and the manifest, after asserting that the release is what the
+embedded facts (measurement.toml) say it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from cevjax.datasets import coherent_csi_2021 as csi
+from cevjax.datasets.base import read_table, read_toml
+
+OUT = Path(__file__).parents[2] / "data" / csi.NAME
+SOURCES = (
+    "dataBeamOnC.txt",
+    "dataBeamOnAC.txt",
+    "brnPE.txt",
+    "brnTrec.txt",
+    "ninPE.txt",
+    "ninTrec.txt",
+    "scintRespCoefficients.txt",
+    "effCoefficients.txt",
+)
+PUBLISHED = {"brn": 18.4, "nin": 5.6}  # events with PE < 60 and t < 6 us
+
+
+def check(release: Path, tables: csi.Tables) -> dict[str, float]:
+    """Assert the release against the published totals and the embedded coefficients."""
+    facts = read_toml(OUT / "measurement.toml")
+    totals = {}
+    for name, published in PUBLISHED.items():
+        pe, time = (read_table(release / f"{name}{kind}.txt", 2) for kind in ("PE", "Trec"))
+        # the time files count the events of all PE, the PE files are normalised below 60 PE
+        totals[name] = time[time[:, 0] < 6, 1].sum() * pe[pe[:, 0] < 60, 1].sum() / pe[:, 1].sum()
+        assert abs(totals[name] - published) < 0.06, (name, totals[name], published)
+    assert tables.counts.sum() == 1578 and tables.anticoincident.sum() == 1295
+    quenching, efficiency = facts["quenching"], facts["efficiency"]
+    curves = [quenching["coefficients"], *quenching["variations"]]
+    np.testing.assert_allclose(tables.quenching, curves, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(tables.efficiency, [efficiency[k] for k in ("nominal", "plus", "minus")])
+    return totals
+
+
+def write(path: Path, header: str, rows: np.ndarray) -> None:
+    lines = [f"# {header}", *(",".join(repr(float(x)) for x in row) for row in rows)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("release", type=Path)
+    release = parser.parse_args().release
+    tables = csi.read_release(release)
+    totals = check(release, tables)
+
+    pe = np.array(tables.pe_edges)
+    edges = ", ".join(f"{t:g}" for t in tables.time_edges)
+    write(OUT / "counts.csv", f"coincident events: a row each PE bin, a column each time bin of edges {edges} us", tables.counts)
+    columns = [pe[:-1], pe[1:], tables.anticoincident, tables.brn_energy, tables.nin_energy]
+    header = "PE_low, PE_high, anti-coincident events with t < 6 us, fractions of the BRN and of the NIN with PE < 60"
+    write(OUT / "energy.csv", header, np.column_stack(columns))
+    header = "t_us, fractions of the BRN and of the NIN before t"
+    write(OUT / "time.csv", header, np.column_stack([csi.TEMPLATE_KNOTS, tables.brn_time, tables.nin_time]))
+
+    derived = ("counts.csv", "energy.csv", "time.csv")
+    manifest = [
+        f'name = "{csi.NAME}"',
+        'title = "COHERENT CsI[Na], full data set"',
+        'source = "ancillary files of arXiv:2110.07730"',
+        'doi = "10.1103/PhysRevLett.129.081801"',
+        'release = "https://arxiv.org/src/2110.07730v2/anc"',
+        'licence = "arXiv non-exclusive licence; facts derived with attribution"',
+        'derived_with = "experiments/coherent-csi-2021/convert.py"',
+        'units = "photo-electrons (PE), microseconds, events"',
+        "",
+        "[totals]  # of the release's templates with PE < 60 and t < 6 us, before the time efficiency",
+        *(f"{name} = {round(float(total), 4)}" for name, total in totals.items()),
+        "",
+        "[sha256.release]",
+        *(f'"{name}" = "{sha256(release / name)}"' for name in SOURCES),
+        "",
+        "[sha256.derived]",
+        *(f'"{name}" = "{sha256(OUT / name)}"' for name in derived),
+    ]
+    (OUT / "manifest.toml").write_text("\n".join(manifest) + "\n")
+    print(f"wrote {OUT}: BRN {totals['brn']:.3f}, NIN {totals['nin']:.3f} events")
+
+
+if __name__ == "__main__":
+    main()
