@@ -7,12 +7,13 @@ import jax as _jax
 
 _jax.config.update("jax_enable_x64", True)
 
+from .cache import enable_compilation_cache as enable_compilation_cache  # noqa: E402
 from .datasets import load as load  # noqa: E402
+from .inference import fit as fit  # noqa: E402
+from .inference import interval as interval  # noqa: E402
+from .inference import profile as profile  # noqa: E402
 from .interactions import NSI as NSI  # noqa: E402
 from .interactions import StandardModel as StandardModel  # noqa: E402
 from .interactions import interaction as interaction  # noqa: E402
 from .likelihood import Likelihood as Likelihood  # noqa: E402
 from .measurement import Measurement as Measurement  # noqa: E402
-from .inference import fit as fit  # noqa: E402
-from .inference import interval as interval  # noqa: E402
-from .inference import profile as profile  # noqa: E402

@@ -57,7 +57,7 @@ def erler_su(sin2_theta_w: ArrayLike = SIN2_THETA_W) -> Couplings:
 
 
 def radiative_2023(sin2_theta_w: ArrayLike = SIN2_THETA_W) -> Couplings:
-    r"""One-loop couplings with WW and ZZ boxes and the neutrino charge radius: 0.0382 (e), 0.0300 (mu), 0.0256 (tau), -0.5117.
+    r"""One-loop couplings with boxes and charge radius: 0.0382 (e), 0.0300 (mu), 0.0256 (tau), -0.5117.
 
     .. math::
         g_V^p(l) &= \rho(\tfrac12 - 2s^2) + 2X + B - 2\phi_l + \rho(2Z_{uL} + Z_{dL} - 2Z_{uR} - Z_{dR}) \\

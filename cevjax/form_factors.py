@@ -170,7 +170,9 @@ class Point(FormFactor):
         return jnp.ones_like(jnp.asarray(q, float))
 
 
-FORM_FACTORS: dict[str, type[FormFactor]] = {model.name: model for model in (Helm, KleinNystrand, SymmetrizedFermi, Point)}
+FORM_FACTORS: dict[str, type[FormFactor]] = {
+    model.name: model for model in (Helm, KleinNystrand, SymmetrizedFermi, Point)
+}
 
 
 def form_factor(name: str) -> FormFactor:

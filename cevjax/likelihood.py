@@ -37,7 +37,7 @@ def poisson_nll(expected: ArrayLike, observed: ArrayLike) -> Array:
     """
     mu, n = jnp.asarray(expected, float), jnp.asarray(observed, float)
     safe = jnp.maximum(mu, MU_FLOOR)
-    log_mu = jnp.log(safe) + (mu - safe) / MU_FLOOR
+    log_mu = jnp.where(mu > MU_FLOOR, jnp.log(safe), np.log(MU_FLOOR) + (mu - MU_FLOOR) / MU_FLOOR)
     log_n = jnp.log(jnp.where(n > 0, n, 1.0))
     return mu - n + n * (log_n - log_mu)
 
@@ -57,7 +57,7 @@ class Likelihood:
 
     Raises:
         ParameterClashError: two owners define one parameter differently.
-        InvalidValueError: the statistics of the measurements want different couplings and the interaction leaves them open.
+        InvalidValueError: the statistics want different couplings and the interaction leaves them open.
 
     >>> import cevjax
     >>> like = cevjax.Likelihood([cevjax.load("coherent-csi-2021")], cevjax.StandardModel())
@@ -222,7 +222,9 @@ def bins(like: Likelihood, expected: Array) -> Bins:
 def constraint_nll(like: Likelihood, params: Mapping[str, ArrayLike]) -> Array:
     """-ln of the auxiliary measurements, relative to their maxima."""
     terms = [
-        gaussian_nll(params[p.name], p.constraint.mean, p.constraint.sigma) for p in like.parameters.values() if p.constraint
+        gaussian_nll(params[p.name], p.constraint.mean, p.constraint.sigma)
+        for p in like.parameters.values()
+        if p.constraint
     ]
     return jnp.sum(jnp.stack(terms)) if terms else jnp.asarray(0.0)
 

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from . import rates
 from .errors import InvalidValueError
@@ -33,10 +35,10 @@ class Norm(eqx.Module):
 
     pulls: tuple[tuple[str, float], ...] = eqx.field(static=True, default=())
 
-    def __call__(self, params: Params) -> Array | float:
-        factor = 1.0
+    def __call__(self, params: Params) -> Array:
+        factor = jnp.asarray(1.0)
         for name, sigma in self.pulls:
-            factor = factor * (1 + sigma * params[name])
+            factor = factor * (1 + sigma * jnp.asarray(params[name]))
         return factor
 
 
@@ -135,7 +137,7 @@ class CoherentScattering(Component):
             n * rates.fold_moments(table, interaction, params, flavours, nucleus, self.recoil)
             for n, table, nucleus in zip(self.atoms, tables, self.nuclear.bind(params), strict=True)
         ]
-        return self.fluence * sum(per_nuclide[1:], per_nuclide[0])
+        return self.fluence * jnp.sum(jnp.stack(per_nuclide), axis=0)
 
     def __call__(self, params, interaction):
         response = self.response(params, self.recoil) if isinstance(self.response, BinnedResponse) else self.response
@@ -203,9 +205,7 @@ class Measurement(eqx.Module):
     def __check_init__(self):
         for axis, edges in self.axes:
             check_edges(f"{self.name}: edges of {axis}", edges)
-        if isinstance(self.observed, jax.core.Tracer) or not hasattr(self.observed, "shape"):
-            return  # inside a transformation
-        if isinstance(self.observed, (np.ndarray, jax.Array)):
+        if eqx.is_array_like(self.observed) and not isinstance(self.observed, Tracer):
             check_counts(self.name, np.asarray(self.observed), self.shape, negative=self.sigma is not None)
 
     @property
@@ -226,7 +226,7 @@ class Measurement(eqx.Module):
         """The same measurement with everything tabulated that no parameter touches."""
         return eqx.tree_at(lambda m: m.components, self, tuple(c.prepare(interaction) for c in self.components))
 
-    def with_observed(self, observed: Array) -> Measurement:
+    def with_observed(self, observed: ArrayLike) -> Measurement:
         """The same measurement with other data, such as Asimov data or a toy. Counts need not be whole numbers."""
         observed = jnp.asarray(observed, float)
         if observed.shape != self.shape:

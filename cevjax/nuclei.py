@@ -1,11 +1,13 @@
 """Nuclides and targets: charges, nuclear masses, radii and isotopic mixtures.
 
-Atomic masses: AME2020. Charge radii: Angeli & Marinova 2013. Isotopic abundances: IUPAC 2013. Neutron radii: shell-model
-values of arXiv:2303.09360 (Cs, I) and arXiv:2005.01645 (Ar); where no value is quoted the proton radius stands in.
+Atomic masses: AME2020. Charge radii: Angeli & Marinova 2013. Isotopic abundances: IUPAC 2013. Neutron radii:
+shell-model values of arXiv:2303.09360 (Cs, I) and arXiv:2005.01645 (Ar); where none is quoted the proton radius stands
+in.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -267,12 +269,12 @@ class NuclearModel(eqx.Module):
         )
         return *own, common
 
-    def bind(self, params: dict[str, ArrayLike]) -> tuple[BoundNucleus, ...]:
+    def bind(self, params: Mapping[str, ArrayLike]) -> tuple[BoundNucleus, ...]:
         """The nuclei at the radii of ``params``."""
         factor = 1 + self.size_sigma * jnp.asarray(params[self.size_nuisance]) if self.size_nuisance else 1.0
         return tuple(self._bind(nuclide, params, factor) for nuclide in self.target.nuclei)
 
-    def _bind(self, nuclide: Nucleus, params: dict[str, ArrayLike], factor: ArrayLike) -> BoundNucleus:
+    def _bind(self, nuclide: Nucleus, params: Mapping[str, ArrayLike], factor: ArrayLike) -> BoundNucleus:
         R_p = jnp.asarray(self.form_factor.default_radii(nuclide)[0], float)
         R_n = jnp.asarray(params.get(self.common_radius, params.get(f"R_n_{nuclide.name}")), float)
         if self.size_nuisance:

@@ -81,9 +81,7 @@ class Parameter:
 
 def pull(name: str, description: str, bounds: tuple[float, float] = (-5.0, 5.0), unit: str = "sigma") -> Parameter:
     """A nuisance in units of its standard deviation, with its auxiliary measurement 0 +- 1."""
-    return Parameter(
-        name, 0.0, unit, bounds, constraint=Gaussian(0.0, 1.0), nuisance=True, description=description
-    )
+    return Parameter(name, 0.0, unit, bounds, constraint=Gaussian(0.0, 1.0), nuisance=True, description=description)
 
 
 def merge(owners: Iterable[tuple[str, Iterable[Parameter]]]) -> dict[str, Parameter]:
@@ -115,6 +113,4 @@ def _difference(a: Parameter, b: Parameter) -> str:
 
 def check_values(values: Mapping[str, float], parameters: Mapping[str, Parameter]) -> dict[str, float]:
     """Validate user-given values by name, finiteness and bounds."""
-    return {
-        name: parameters[check_name("parameter", name, parameters)].check(value) for name, value in values.items()
-    }
+    return {name: parameters[check_name("parameter", name, parameters)].check(value) for name, value in values.items()}

@@ -7,6 +7,7 @@ coupling touches; so moments are tabulated once and an evaluation costs form fac
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import jax.numpy as jnp
 import numpy as np
@@ -88,7 +89,7 @@ def recoil_grid(nuclei: Sequence[Nucleus], flux: Flux, order: int = 24) -> tuple
     ends = sorted({float(2 * c.energy_max**2 / (n.mass + 2 * c.energy_max)) for n in nuclei for c in flux.components})
     edges = np.array([0.0, *ends])
     parts = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         x, w = gauss_legendre(order if high - low > 0.2 * edges[-1] else max(order // 5, 4))
         parts.append((low + (high - low) * x, (high - low) * w))
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])

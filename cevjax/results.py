@@ -189,7 +189,7 @@ def describe(like: Likelihood, command: str) -> dict[str, Any]:
     }
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Let ``write`` fill a temporary file beside ``path`` and move it there once it is complete.
 
     Raises:
@@ -238,4 +238,4 @@ def _clean(value: Any) -> Any:
 def save_json(path: str | Path, data: dict[str, Any]) -> Path:
     """Write ``data`` as JSON, atomically."""
     text = to_json(data)
-    return write_atomically(path, lambda temporary: temporary.write_text(text) and None)
+    return write_atomically(path, lambda temporary: temporary.write_text(text))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from typing import Any
 
-from ..errors import InvalidValueError
+from ..errors import InvalidValueError, check_name
 from ..measurement import Measurement
 from ..registry import dataset_loader
 
@@ -24,10 +26,6 @@ def load(name: str, **choices: Any) -> Measurement:
     >>> float(csi.observed.sum())
     1578.0
     """
-    import inspect
-
-    from ..errors import check_name
-
     loader = dataset_loader(name)
     signature = inspect.signature(loader)
     for choice in choices:
@@ -36,3 +34,8 @@ def load(name: str, **choices: Any) -> Measurement:
     if not isinstance(measurement, Measurement):
         raise InvalidValueError(f"Data set {name!r} must load as a Measurement, but gave {type(measurement).__name__}.")
     return measurement
+
+
+def statistics(name: str) -> tuple[str, ...]:
+    """Names of the statistics of a data set: the ``STATISTICS`` of its module."""
+    return tuple(getattr(sys.modules[dataset_loader(name).__module__], "STATISTICS", ()))

@@ -2,8 +2,8 @@
 
 Statistics:
 
-- ``default``: every source of uncertainty as its own nuisance with a unit constraint: flux, both eigen-variations of the
-  quenching, efficiency, timing, neutron radius, and the BRN, NIN and steady-state normalisations. Helm form factor.
+- ``default``: every source of uncertainty as its own nuisance with a unit constraint: flux, both eigen-variations of
+  the quenching, efficiency, timing, neutron radius, and the BRN, NIN and steady-state normalisations. Helm form factor.
 - ``2211.11905``: that paper's chi2 with timing and efficiency at nominal: signal 11 %, BRN 25 %, NIN 35 %, SSB 2.1 %,
   radius 5 %. Klein-Nystrand form factor, tree-level couplings.
 - ``2211.11905-shape``: the same with timing and efficiency free within their ranges, without penalty.
@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..constants import TAU_MUON, TAU_PION
 from ..errors import InvalidValueError, ReleaseFileError, check_name
 from ..fluxes import PionDecayAtRest, fluence
-from ..constants import TAU_MUON, TAU_PION
 from ..form_factors import form_factor as make_form_factor
 from ..measurement import Background, CoherentScattering, Measurement, Norm, check_edges
 from ..nuclei import NuclearModel, Target, compound
@@ -61,9 +61,7 @@ class Statistic(NamedTuple):
     couplings: str = "2023"
 
 
-_PAPER = Statistic(
-    (("csi2021_signal", 0.11),), radius_of_protons=True, form_factor="klein-nystrand", couplings="tree"
-)
+_PAPER = Statistic((("csi2021_signal", 0.11),), radius_of_protons=True, form_factor="klein-nystrand", couplings="tree")
 STATISTICS = {
     "default": Statistic(
         (("sns_flux", 0.10),), quenching="constrained", efficiency="constrained", timing="constrained"
@@ -135,11 +133,11 @@ def build(tables: Tables, name: str, statistic: Statistic, facts: dict) -> Measu
     """Put the components together."""
     nuisances: list[Parameter] = []
 
-    def nuisance(role: Role, suffix: str, description: str) -> str | None:
+    def nuisance(role: Role, suffix: str, description: str, bounds: tuple[float, float] = (-5.0, 5.0)) -> str | None:
         """Name of the nuisance for a role; None if the statistic leaves it fixed."""
         if role == "fixed":
             return None
-        parameter = pull(f"csi2021_{suffix}", description)
+        parameter = pull(f"csi2021_{suffix}", description, bounds)
         if role == "free":
             parameter = replace(parameter, constraint=None, bounds=(-1.0, 1.0), unit="range")
         nuisances.append(parameter)
@@ -161,7 +159,7 @@ def build(tables: Tables, name: str, statistic: Statistic, facts: dict) -> Measu
     selection = SigmoidEfficiency(
         *tables.efficiency, nuisance=nuisance(statistic.efficiency, "efficiency", "energy efficiency")
     )
-    timing = nuisance(statistic.timing, "timing", f"time offset, {facts['uncertainties']['timing_us']:g} us")
+    timing = nuisance(statistic.timing, "timing", f"time offset, {facts['uncertainties']['timing_us']:g} us", (-1, 1))
 
     def binned_time(source: Pulse | TimeTemplate) -> BinnedTime:
         return BinnedTime(source, time_efficiency, tables.time_edges, timing, facts["uncertainties"]["timing_us"])

@@ -52,7 +52,7 @@ def problem(like: Likelihood, free: Sequence[str], values: Mapping[str, float] |
 def starting_points(like: Likelihood, task: Problem, count: int) -> np.ndarray:
     """The nominal point, and ``count - 1`` points spread evenly over the search ranges of the free parameters.
 
-    The spread is the additive-recurrence sequence of the generalised golden ratio: deterministic and of low discrepancy.
+    The spread is the additive-recurrence sequence of the generalised golden ratio: deterministic, of low discrepancy.
     """
     nominal = np.array([like.parameters[name].nominal for name in task.where.names])
     points = np.tile(nominal, (max(count, 1), 1))

@@ -64,6 +64,7 @@ def interval(
     roots, sound = scan.roots(threshold)
     best = result_of(like, task, scan.minima, began)
     pieces = _pieces(scan, roots, threshold)
+    scan.extend(_around(pieces, like.parameters[poi].bounds))
     return IntervalResult(
         poi=poi,
         cl=cl,
@@ -83,6 +84,15 @@ def _grid(like: Likelihood, poi: str, best: float, error: float) -> np.ndarray:
     bounds = like.parameters[poi].bounds
     points = np.concatenate([np.linspace(low, high, GRID), near[(near > bounds[0]) & (near < bounds[1])]])
     return np.unique(points)
+
+
+def _around(pieces: list[list[float | None]], bounds: tuple[float, float]) -> np.ndarray:
+    """Points in and around the closed pieces, so that the profile is smooth where it matters."""
+    points = [np.empty(0)]
+    for low, high in pieces:
+        if low is not None and high is not None:
+            points.append(np.linspace(low - 0.5 * (high - low), high + 0.5 * (high - low), 33))
+    return np.unique(np.clip(np.concatenate(points), *bounds))
 
 
 class _Scan:
@@ -113,9 +123,9 @@ class _Scan:
 
     def _add(self, x, chi2, values, ok) -> None:
         finite = np.isfinite(chi2)
-        x, chi2, values, ok = (np.concatenate(pair)[...] for pair in (
-            (self.x, x[finite]), (self.chi2, chi2[finite]), (self.values, values[finite]), (self.ok, ok[finite])
-        ))  # fmt: skip
+        new = (x[finite], chi2[finite], values[finite], ok[finite])
+        known = (self.x, self.chi2, self.values, self.ok)
+        x, chi2, values, ok = (np.concatenate(pair) for pair in zip(known, new, strict=True))
         # of several entries at one point the lowest stays
         order = np.lexsort((chi2, x))
         first = np.append(True, np.diff(x[order]) > 0)
@@ -124,6 +134,8 @@ class _Scan:
 
     def extend(self, x: np.ndarray, anchors: np.ndarray | None = None) -> None:
         """Profile at further points."""
+        if not len(x):
+            return
         if anchors is None:
             anchors = self.values[np.argsort(self.chi2)[:1]]
         out = profile_at(self.like, self.task, {self.poi: np.atleast_1d(x)}, anchors)

@@ -1,10 +1,10 @@
 """Damped Fisher scoring: the minimiser under every fit, profile and interval.
 
-For counts with expectation mu(theta) the gradient of the nll is J^T score and its expected curvature J^T diag(information) J,
-with J the forward-mode Jacobian of mu: no second derivatives, and never indefinite. What the residuals add to the curvature is
-learnt from the gradients on the way (symmetric rank-one updates), which turns linear into superlinear convergence.
-Levenberg-Marquardt damping makes each step a descent, a projected active set keeps bounds. All points of a batch run in
-one ``vmap`` of one ``while_loop``.
+For counts with expectation mu(theta) the gradient of the nll is J^T score and its expected curvature
+J^T diag(information) J, with J the forward-mode Jacobian of mu: no second derivatives, and never indefinite. What the
+residuals add to the curvature is learnt from the gradients on the way (symmetric rank-one updates), which turns linear
+into superlinear convergence. Levenberg-Marquardt damping makes each step a descent, a projected active set keeps
+bounds. All points of a batch run in one ``vmap`` of one ``while_loop``.
 """
 
 from __future__ import annotations

@@ -20,12 +20,13 @@ from typing import ClassVar
 import equinox as eqx
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from ..nuclei import BoundNucleus
 from ..parameters import Parameter, merge
 
 FLAVOURS = ("e", "mu", "tau")
-Params = Mapping[str, Array | float]
+Params = Mapping[str, ArrayLike]
 
 
 class Interaction(eqx.Module):

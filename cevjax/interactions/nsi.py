@@ -7,8 +7,6 @@ import jax.numpy as jnp
 from ..parameters import Parameter
 from .base import Interaction
 
-
-
 ENTRIES = ("ee", "mumu", "tautau", "emu", "etau", "mutau")
 
 
@@ -16,6 +14,7 @@ def _parameter(quark: str, entry: str) -> Parameter:
     flavours = entry.replace("mu", r"\mu ").replace("tau", r"\tau ")
     return Parameter(
         f"eps_{quark}V_{entry}",
+        bounds=(-2.0, 2.0),
         scale=0.05,
         window=(-1.0, 1.0),
         latex=rf"$\varepsilon^{{{quark}V}}_{{{flavours.strip()}}}$",
@@ -26,10 +25,13 @@ def _parameter(quark: str, entry: str) -> Parameter:
 class NSI(Interaction):
     r"""Vector non-standard interactions, flavour-diagonal and flavour-changing.
 
-    .. math:: Q_{ba} = (2\varepsilon^u_{ba} + \varepsilon^d_{ba}) Z F_Z + (\varepsilon^u_{ba} + 2\varepsilon^d_{ba}) N F_N
+    .. math::
+        Q_{ba} = (2\varepsilon^u_{ba} + \varepsilon^d_{ba}) Z F_Z + (\varepsilon^u_{ba} + 2\varepsilon^d_{ba}) N F_N
 
     added to the standard-model charge; the rate of an incoming flavour a is :math:`\sum_b |Q_{ba}|^2`. The couplings
-    :math:`\varepsilon` (dimensionless, in units of :math:`G_F`) form a symmetric matrix.
+    :math:`\varepsilon` (dimensionless, in units of :math:`G_F`) form a symmetric matrix. They are bounded to twice the
+    weak interaction. Of two couplings only one combination is measured: along the other the likelihood is all but flat,
+    so a fit of both ends at a bound and says so; their allowed band is the result, not the point.
 
     Source: Barranco, Miranda & Rashba hep-ph/0508299; arXiv:2008.05022 eq. 8.
 

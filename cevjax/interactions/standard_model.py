@@ -25,9 +25,11 @@ SIN2 = Parameter(
 
 
 class StandardModel(Interaction):
-    r"""Weak charge :math:`Q_a = g_V^p(a)\, Z F_Z(q) + g_V^n\, N F_N(q)`, diagonal in flavour.
+    r"""Coherent scattering by Z exchange, diagonal in flavour.
 
-    .. math:: \frac{d\sigma_a}{dT} = \frac{G_F^2 M}{\pi}\Big(1 - \frac{MT}{2E^2}\Big) Q_a^2
+    .. math::
+        Q_a = g_V^p(a)\, Z F_Z(q) + g_V^n\, N F_N(q), \qquad
+        \frac{d\sigma_a}{dT} = \frac{G_F^2 M}{\pi}\Big(1 - \frac{MT}{2E^2}\Big) Q_a^2
 
     Args:
         couplings: ``tree``, ``erler-su`` or ``2023``. None takes those of the statistic of the measurement that the

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -29,9 +30,9 @@ class PolynomialQuenching(eqx.Module):
     variations: Array
     nuisances: tuple[str, ...] = eqx.field(static=True)
 
-    def __init__(self, coefficients: ArrayLike, variations: ArrayLike = (), nuisances: tuple[str, ...] = ()):
+    def __init__(self, coefficients: ArrayLike, variations: ArrayLike | Sequence = (), nuisances: tuple[str, ...] = ()):
         self.coefficients = jnp.asarray(coefficients, float)
-        self.variations = jnp.asarray(variations, float).reshape(len(nuisances), len(self.coefficients))
+        self.variations = jnp.asarray(np.array(variations, float)).reshape(len(nuisances), len(self.coefficients))
         self.nuisances = tuple(nuisances)
 
     def __call__(self, params: Mapping[str, ArrayLike], recoil: ArrayLike) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -84,8 +85,8 @@ class BinnedResponse(eqx.Module):
 def _panels(edges: tuple[float, ...], width: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Panels of at most ``width``: their lower and upper edges, and the bin each belongs to."""
     rows = []
-    for i, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for i, (low, high) in enumerate(pairwise(edges)):
         cuts = np.linspace(low, high, max(1, int(np.ceil((high - low) / width - 1e-9))) + 1)
-        rows += [(a, b, i) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        rows += [(a, b, i) for a, b in pairwise(cuts)]
     low, high, owner = (np.array(column) for column in zip(*rows, strict=True))
     return low, high, owner.astype(int)

@@ -83,11 +83,12 @@ class Pulse(eqx.Module):
 class TimeTemplate(eqx.Module):
     """A measured or simulated time distribution, given by its cumulative fractions at evenly spaced knots.
 
-    Monotone cubic (PCHIP) interpolation of the cumulative: densities stay positive and the offset differentiable.
+    A cubic spline through the cumulative: twice differentiable in the offset, so that errors and minima do not depend
+    on where the knots lie. Where the distribution sets in abruptly it may undershoot zero by 1e-5 of its peak.
 
     Args:
         knots: times, us.
-        cumulative: fraction of the events before each knot.
+        cumulative: fraction of the events before each knot; none of them before the first.
         rate: kappa of the time efficiency, 1/us.
     """
 
@@ -97,27 +98,33 @@ class TimeTemplate(eqx.Module):
     tilted: Array
 
     def __init__(self, knots: ArrayLike, cumulative: ArrayLike, rate: float = 0.0):
-        from scipy.interpolate import PchipInterpolator
+        from scipy.interpolate import CubicSpline, PPoly
 
         knots, cumulative = np.asarray(knots, float), np.asarray(cumulative, float)
         self.start, self.step = float(knots[0]), float(knots[1] - knots[0])
-        # the same for the density times exp(-rate t), taken at the middle of each interval (error (rate step)^2/24)
-        weight = np.exp(-rate * (knots[:-1] + knots[1:]) / 2)
-        tilted = np.concatenate([[0.0], np.cumsum(np.diff(cumulative) * weight)])
-        self.plain = jnp.asarray(PchipInterpolator(knots, cumulative).c.T)
-        self.tilted = jnp.asarray(PchipInterpolator(knots, tilted).c.T)
+        ends = ((1, 0.0), (2, 0.0))  # no density at the start, no curvature at the end
+        spline = CubicSpline(knots, cumulative, bc_type=ends)  # pyright: ignore[reportArgumentType]
+        # the density times exp(-rate t), with the exponential to third order about each knot (relative error 1e-12)
+        series = np.array([-(rate**3) / 6, rate**2 / 2, -rate, 1.0])
+        density = spline.derivative().c
+        product = np.array([np.convolve(row, series) for row in density.T]).T * np.exp(-rate * knots[:-1])
+        self.plain = jnp.asarray(spline.c.T)
+        self.tilted = jnp.asarray(PPoly(product, knots).antiderivative().c.T)
 
     def integrals(self, early: Array, late: Array, offset: ArrayLike, rate: ArrayLike) -> tuple[Array, Array]:
         """As :meth:`Pulse.integrals`, for one source; ``rate`` must be the one that the template was built with."""
-        tilted = jnp.exp(-rate * jnp.asarray(offset, float)) * self._spline(self.tilted, late - offset)
+        offset = jnp.asarray(offset, float)
+        tilted = jnp.exp(-rate * offset) * self._spline(self.tilted, late - offset)
         return self._spline(self.plain, early - offset)[None], tilted[None]
 
     def _spline(self, table: Array, t: Array) -> Array:
         u = jnp.clip((t - self.start) / self.step, 0.0, len(table))
         i = jnp.minimum(jnp.floor(u).astype(int), len(table) - 1)
         dt = (u - i) * self.step
-        c3, c2, c1, c0 = table[i].T
-        return ((c3 * dt + c2) * dt + c1) * dt + c0
+        value = jnp.zeros_like(dt)
+        for coefficient in table[i].T:
+            value = value * dt + coefficient
+        return value
 
 
 class BinnedTime(eqx.Module):

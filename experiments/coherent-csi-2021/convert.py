@@ -66,7 +66,11 @@ def main() -> None:
 
     pe = np.array(tables.pe_edges)
     edges = ", ".join(f"{t:g}" for t in tables.time_edges)
-    write(OUT / "counts.csv", f"coincident events: a row each PE bin, a column each time bin of edges {edges} us", tables.counts)
+    write(
+        OUT / "counts.csv",
+        f"coincident events: a row each PE bin, a column each time bin of edges {edges} us",
+        tables.counts,
+    )
     columns = [pe[:-1], pe[1:], tables.anticoincident, tables.brn_energy, tables.nin_energy]
     header = "PE_low, PE_high, anti-coincident events with t < 6 us, fractions of the BRN and of the NIN with PE < 60"
     write(OUT / "energy.csv", header, np.column_stack(columns))

@@ -1,0 +1,28 @@
+"""The persistent compilation cache: compiled functions are kept on disk and reused by later processes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+
+
+def enable_compilation_cache() -> Path | None:
+    """Keep compiled functions in the user's cache folder, unless the user configured JAX otherwise.
+
+    ``CEVJAX_CACHE`` names another folder; ``CEVJAX_CACHE=off`` switches it off. Returns the folder in use.
+    """
+    choice = os.environ.get("CEVJAX_CACHE", "")
+    if choice.lower() == "off" or jax.config.read("jax_compilation_cache_dir"):
+        return None
+    base = Path(choice) if choice else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cevjax"
+    folder = base / "jax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None  # a read-only home must not stop a fit
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return folder

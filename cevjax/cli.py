@@ -1,0 +1,387 @@
+"""The command line: ``cevjax list | xsec | predict | fit | interval``.
+
+Exit status: 0 on success, 2 on unusable input, 1 when the job itself failed.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from . import analysis, cache, registry
+from .couplings import COUPLINGS
+from .datasets import load, statistics
+from .errors import CevjaxError, InvalidValueError
+from .form_factors import FORM_FACTORS, form_factor
+from .inference import fit as run_fit
+from .inference import interval as run_interval
+from .interactions import interaction
+from .interactions.base import FLAVOURS
+from .likelihood import Likelihood
+from .nuclei import NuclearModel, target
+from .parameters import Parameter, check_values, merge
+from .rates import differential_cross_section
+from .results import FitResult, describe, save_json, to_json
+
+app = typer.Typer(
+    name="cevjax",
+    help="Coherent elastic neutrino-nucleus scattering: predictions, fits and intervals on real data.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+Datasets = Annotated[
+    list[str], typer.Argument(metavar="DATASET...", help="Data sets, each NAME or NAME:choice=value,choice=value.")
+]
+Interactions = Annotated[
+    list[str], typer.Option("--interaction", help="Interaction added to the standard model; repeatable.")
+]
+Set = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="Fix a parameter; repeatable.")]
+Free = Annotated[list[str], typer.Option("--free", metavar="NAME", help="Parameter of interest; repeatable.")]
+Statistic = Annotated[str | None, typer.Option(help="Statistic: default, or a paper's own.")]
+CouplingsOption = Annotated[str | None, typer.Option(help=f"Standard-model couplings: {', '.join(COUPLINGS)}.")]
+FormFactorOption = Annotated[str | None, typer.Option(help=f"Form factor: {', '.join(FORM_FACTORS)}.")]
+Asimov = Annotated[
+    list[str], typer.Option(metavar="NAME=VALUE", help="Replace the data by the expectation there; repeatable.")
+]
+Json = Annotated[str | None, typer.Option("--json", metavar="PATH", help="Write JSON to PATH; - for standard output.")]
+PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Write a figure (png, pdf, svg).")]
+
+
+class Flavour(StrEnum):
+    e = "e"
+    mu = "mu"
+    tau = "tau"
+
+
+class Topic(StrEnum):
+    datasets = "datasets"
+    interactions = "interactions"
+    parameters = "parameters"
+    statistics = "statistics"
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command; unusable input becomes one message and exit status 2."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        cache.enable_compilation_cache()
+        try:
+            function(*args, **kwargs)
+        except CevjaxError as error:
+            err.print(f"Error: {error}", markup=False, soft_wrap=True)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            err.print(f"Error: {error}", markup=False, soft_wrap=True)
+            raise typer.Exit(1) from None
+
+    return app.command(function.__name__.rstrip("_"))(wrapper)
+
+
+@command
+def list_(
+    topic: Annotated[Topic | None, typer.Argument(help="What to list; everything if left out.")] = None,
+    json: Json = None,
+) -> None:
+    """List data sets, interactions, parameters or statistics."""
+    listing = _listing()
+    topics = [topic.value] if topic else [t.value for t in Topic]
+    if not _emit(json, {name: listing[name] for name in topics}):
+        for name in topics:
+            _print_rows(name, listing[name])
+
+
+def _listing() -> dict[str, list[dict[str, Any]]]:
+    loaded = {name: load(name) for name in registry.dataset_names()}
+    interactions = {name: interaction(name) for name in registry.interaction_names()}
+    owners = [*((name, i.parameters) for name, i in interactions.items())]
+    owners += [(name, m.parameters) for name, m in loaded.items()]
+    return {
+        "datasets": [
+            {
+                "name": name,
+                "events": float(np.sum(m.observed)),
+                "bins": " x ".join(f"{n} {axis}" for n, (axis, _) in zip(m.shape, m.axes, strict=True)),
+                "citation": m.citation,
+            }
+            for name, m in loaded.items()
+        ],
+        "interactions": [
+            {
+                "name": name,
+                "parameters": ", ".join(p.name for p in i.parameters),
+                "source": i.source,
+                "adds": (type(i).__doc__ or "").strip().splitlines()[0],
+            }
+            for name, i in interactions.items()
+        ],
+        "parameters": [_parameter_row(p) for p in merge(owners).values()],
+        "statistics": [{"dataset": name, "name": statistic} for name in loaded for statistic in statistics(name)],
+    }
+
+
+def _parameter_row(parameter: Parameter) -> dict[str, Any]:
+    c = parameter.constraint
+    return {
+        "name": parameter.name,
+        "nominal": parameter.nominal,
+        "unit": parameter.unit,
+        "constraint": f"{c.mean:g} +- {c.sigma:g}" if c else "",
+        "owner": parameter.owner,
+        "description": parameter.description,
+    }
+
+
+@command
+def xsec(
+    target_name: Annotated[str, typer.Argument(metavar="TARGET", help="Nuclide, element or compound: Cs133, Ge, CsI.")],
+    energy_mev: Annotated[float, typer.Option(help="Neutrino energy, MeV.")],
+    recoil_kev: Annotated[
+        str | None, typer.Option(metavar="a:b:n", help="Recoil energies, keV; default up to the end.")
+    ] = None,
+    interactions: Interactions = [],  # noqa: B006
+    set_: Set = [],  # noqa: B006
+    flavour: Annotated[Flavour, typer.Option(help="Flavour of the neutrino.")] = Flavour.e,
+    couplings: CouplingsOption = None,
+    form_factor_name: Annotated[str, typer.Option("--form-factor", help=f"{', '.join(FORM_FACTORS)}.")] = "helm",
+    json: Json = None,
+) -> None:
+    """Differential cross section dsigma/dT, summed over the nuclei of a formula unit."""
+    if not (np.isfinite(energy_mev) and energy_mev > 0):
+        raise InvalidValueError(f"Option `--energy-mev` must be a positive number, but was {energy_mev}.")
+    material = target(target_name)
+    nuclear = NuclearModel(material, form_factor(form_factor_name))
+    model = analysis.build_interaction(interactions, couplings)
+    parameters = merge([("the interaction", model.parameters), (material.name, nuclear.parameters)])
+    params = {p.name: p.nominal for p in parameters.values() if not p.members}
+    params.update(check_values(analysis.parse_assignments(set_, "--set"), parameters))
+    end = max(2e3 * energy_mev**2 / (n.mass + 2 * energy_mev) for n in material.nuclei)
+    recoil = np.linspace(end / 20, end, 20) if recoil_kev is None else _grid(recoil_kev, "--recoil-kev")
+    index = FLAVOURS.index(flavour.value)
+    value = np.zeros_like(recoil)
+    for nucleus, number in zip(nuclear.bind(params), material.numbers, strict=True):
+        value += (
+            number * np.asarray(differential_cross_section(params, model, nucleus, energy_mev, recoil / 1e3))[index]
+        )
+    value = value / 1e3  # per keV
+    data = {
+        "target": material.name,
+        "energy_mev": energy_mev,
+        "flavour": flavour.value,
+        "interaction": model.name,
+        "recoil_kev": recoil,
+        "dsigma_dt_cm2_per_kev": value,
+    }
+    if not _emit(json, data):
+        rows = [{"T [keV]": f"{t:.5g}", "dsigma/dT [cm2/keV]": f"{v:.6g}"} for t, v in zip(recoil, value, strict=True)]
+        _print_rows(f"{material.name}, nu_{flavour.value} of {energy_mev:g} MeV, {model.name}", rows)
+
+
+@command
+def predict(
+    datasets: Datasets,
+    interactions: Interactions = [],  # noqa: B006
+    set_: Set = [],  # noqa: B006
+    statistic: Statistic = None,
+    couplings: CouplingsOption = None,
+    form_factor: FormFactorOption = None,
+    asimov: Asimov = [],  # noqa: B006
+    plot: PlotOption = None,
+    json: Json = None,
+) -> None:
+    """Expected counts, with nuisances at nominal."""
+    _check_outputs(plot, json)
+    like = _likelihood(datasets, interactions, statistic, couplings, form_factor, asimov)
+    expected = like.expected(like.nominal(**analysis.parse_assignments(set_, "--set")))
+    data: dict[str, Any] = {
+        **describe(like, "predict"),
+        "datasets": {
+            m.name: {
+                "axes": dict(m.axes),
+                "observed": np.asarray(m.observed),
+                "components": {c: np.asarray(counts) for c, counts in expected[m.name].items()},
+            }
+            for m in like.measurements
+        },
+    }
+    if not _emit(json, data):
+        for m in like.measurements:
+            _print_counts(m.name, {c: float(v.sum()) for c, v in expected[m.name].items()}, float(m.observed.sum()))
+    if plot:
+        _save_spectra(plot, like, {m: {c: np.asarray(v) for c, v in parts.items()} for m, parts in expected.items()})
+
+
+@command
+def fit(
+    datasets: Datasets,
+    free: Free = [],  # noqa: B006
+    interactions: Interactions = [],  # noqa: B006
+    set_: Set = [],  # noqa: B006
+    statistic: Statistic = None,
+    couplings: CouplingsOption = None,
+    form_factor: FormFactorOption = None,
+    asimov: Asimov = [],  # noqa: B006
+    plot: PlotOption = None,
+    json: Json = None,
+) -> None:
+    """Best fit of the free parameters and all nuisances."""
+    _check_outputs(plot, json)
+    like = _likelihood(datasets, interactions, statistic, couplings, form_factor, asimov)
+    result = run_fit(like, free, analysis.parse_assignments(set_, "--set"))
+    if not _emit(json, result.to_dict()):
+        _print_fit(result)
+    if plot:
+        _save_spectra(plot, like, result.expected())
+    if not result.converged:
+        err.print(f"The fit did not converge: {result.message}.")
+        raise typer.Exit(1)
+
+
+@command
+def interval(
+    datasets: Datasets,
+    poi: Annotated[str, typer.Option(metavar="NAME", help="Parameter of interest.")],
+    cl: Annotated[float, typer.Option(help="Confidence level.")] = 0.90,
+    free: Free = [],  # noqa: B006
+    interactions: Interactions = [],  # noqa: B006
+    set_: Set = [],  # noqa: B006
+    statistic: Statistic = None,
+    couplings: CouplingsOption = None,
+    form_factor: FormFactorOption = None,
+    asimov: Asimov = [],  # noqa: B006
+    plot: PlotOption = None,
+    json: Json = None,
+) -> None:
+    """Profile-likelihood interval of one parameter: every disjoint piece."""
+    _check_outputs(plot, json)
+    like = _likelihood(datasets, interactions, statistic, couplings, form_factor, asimov)
+    result = run_interval(like, poi, cl, free, analysis.parse_assignments(set_, "--set"))
+    if not _emit(json, result.to_dict()):
+        unit = like.parameters[poi].unit
+        pieces = [{"from": _end(low, "open"), "to": _end(high, "open"), "unit": unit} for low, high in result.intervals]
+        _print_rows(f"{poi} at {100 * cl:g} % CL: best fit {result.best_fit:.5g} {unit}".rstrip(), pieces)
+        out.print(f"chi2_min {result.chi2_min:.3f}, {result.seconds:.2f} s")
+    if plot:
+        from . import plots
+
+        plots.save(plots.profile_curve(result), plot)
+    if not result.converged:
+        err.print("The interval is not reliable: a minimisation behind it did not converge.")
+        raise typer.Exit(1)
+
+
+def _likelihood(datasets, interactions, statistic, couplings, form_factor, asimov) -> Likelihood:
+    point = analysis.parse_assignments(asimov, "--asimov") if asimov else None
+    return analysis.build_likelihood(datasets, interactions, statistic, couplings, form_factor, point)
+
+
+def _grid(text: str, option: str) -> np.ndarray:
+    try:
+        low, high, count = text.split(":")
+        grid = np.linspace(float(low), float(high), int(count))
+        sound = len(grid) >= 1 and np.all(np.isfinite(grid)) and np.all(grid > 0)
+    except ValueError:
+        grid, sound = np.empty(0), False
+    if not sound:
+        raise InvalidValueError(f"Option `{option}` must read a:b:n with 0 < a, b and n >= 1, but was {text!r}.")
+    return grid
+
+
+def _check_outputs(plot: Path | None, json: str | None) -> None:
+    """Refuse an output that cannot be written before the work and not after it."""
+    if plot:
+        from . import plots
+
+        plots.check_format(plot)
+    for path in (plot, Path(json) if json and json != "-" else None):
+        if path and not path.parent.is_dir():
+            raise InvalidValueError(f"Output file {path} must be in an existing folder, but {path.parent} is none.")
+
+
+def _emit(json: str | None, data: dict[str, Any]) -> bool:
+    """Write JSON where asked; True if standard output is taken by it."""
+    if json == "-":
+        sys.stdout.write(to_json(data))
+        return True
+    if json:
+        save_json(json, data)
+    return False
+
+
+def _save_spectra(path: Path, like: Likelihood, expected: dict[str, dict[str, np.ndarray]]) -> None:
+    from . import plots
+
+    for m in like.measurements:
+        name = path if len(like.measurements) == 1 else path.with_stem(f"{path.stem}-{m.name}")
+        plots.save(plots.spectra(m, expected[m.name], f"{m.name} ({m.citation})"), name)
+
+
+def _print_rows(title: str, rows: list[dict[str, Any]]) -> None:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(rows[0] if rows else ()):
+        table.add_column(column, overflow="fold", no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*(f"{v:g}" if isinstance(v, float) else str(v) for v in row.values()))
+    out.print(table)
+    out.print()
+
+
+def _print_counts(name: str, components: dict[str, float], observed: float) -> None:
+    rows = [{"component": c, "events": f"{n:.1f}"} for c, n in components.items()]
+    rows += [{"component": "sum", "events": f"{sum(components.values()):.1f}"}]
+    rows += [{"component": "observed", "events": f"{observed:.6g}"}]
+    _print_rows(name, rows)
+
+
+def _end(value: float | None, missing: str) -> str:
+    return missing if value is None else f"{value:.5g}"
+
+
+def _print_fit(result: FitResult) -> None:
+    data = result.to_dict()
+    for title in ("parameters", "nuisances"):
+        rows = [
+            {
+                "name": name,
+                "value": f"{entry['value']:.5g}",
+                "error": _end(entry["error"], "-"),
+                "unit": entry["unit"],
+                "": "at its bound" if name in result.at_bound else "",
+            }
+            for name, entry in data[title].items()
+        ]
+        if rows:
+            _print_rows(title, rows)
+    for name, components in data["expected"].items():
+        _print_counts(name, components, data["observed"][name])
+    if result.dropped:
+        out.print(f"Left out, because a free parameter describes the same: {', '.join(result.dropped)}")
+    for other in result.other_minima[:3]:
+        where = ", ".join(f"{name} = {other.values[name]:.4g}" for name in result.free)
+        out.print(f"Another minimum: chi2 {other.chi2:.3f} at {where}")
+    out.print(
+        f"chi2_min {result.chi2_min:.3f} for {result.ndof} degrees of freedom, p = {result.p_value:.3f}; "
+        f"{result.message}; {result.seconds:.2f} s"
+    )
+
+
+def main() -> None:
+    """Entry point of the ``cevjax`` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Shared by all tests: the compilation cache, the likelihoods, and where a full release may lie."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import cevjax
+
+cevjax.enable_compilation_cache()
+
+
+@pytest.fixture(scope="session")
+def csi_likelihood():
+    """Likelihood of the CsI data under a statistic, built once: ``csi_likelihood("2303.09360", nsi=True)``."""
+    built = {}
+
+    def make(statistic="default", nsi=False):
+        if (statistic, nsi) not in built:
+            interaction = cevjax.StandardModel() + cevjax.NSI() if nsi else cevjax.StandardModel()
+            built[statistic, nsi] = cevjax.Likelihood(
+                [cevjax.load("coherent-csi-2021", statistic=statistic)], interaction
+            )
+        return built[statistic, nsi]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def csi_release():
+    """Folder of the official CsI release; the test is skipped without it."""
+    checkout = Path(__file__).parents[1]
+    releases = Path(os.environ.get("CEVJAX_RELEASES", checkout.parent / "shared" / "releases"))
+    folder = releases / "coherent-csi-2021"
+    if not (folder / "dataBeamOnC.txt").is_file():
+        pytest.skip("the release of arXiv:2110.07730 is not at hand: set CEVJAX_RELEASES to the folder that holds it")
+    return folder

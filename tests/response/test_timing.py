@@ -1,0 +1,311 @@
+"""Arrival-time spectra against scipy distributions and explicit convolution integrals."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.integrate import quad
+from scipy.stats import exponnorm, norm
+
+from cevjax.response import BinnedTime, ExponentialTimeEfficiency, Pulse, TimeTemplate, emg_cdf
+
+MEAN, SIGMA, TAU_PI, TAU_MU = 0.4715, 0.148, 0.026033, 2.1969811
+RATE, START = 0.0494, 0.52
+PULSE = Pulse(MEAN, SIGMA, [(TAU_PI,), (TAU_PI, TAU_MU)])
+EDGES = (0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1, 2, 4, 6)
+cdf = jax.jit(emg_cdf)
+
+
+# emg_cdf
+
+
+def mp_emg_cdf(t, sigma, tau):
+    """Integral over the pulse: sum of what has decayed by t."""
+
+    def arrived(s):
+        return mp.npdf(s, 0, sigma) * (1 - mp.exp(-(t - s) / tau))
+
+    cuts = [x for x in (-12 * sigma, -4 * sigma, 0, 4 * sigma, t - 5 * tau) if x < t]
+    return mp.quad(arrived, [*sorted(cuts), t])
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.148, 0.7])
+@pytest.mark.parametrize("ratio", [0.03, 0.18, 1.0, 3.0, 15.0, 300.0])
+def test_emg_is_scipys_exponnorm(sigma, ratio):
+    tau = ratio * sigma
+    t = np.concatenate([np.linspace(-12, 12, 97) * sigma, np.linspace(0, 40, 41) * tau])
+    truth = exponnorm.cdf(t, ratio, scale=sigma)
+    np.testing.assert_allclose(cdf(t + 0.3, 0.3, sigma, tau), truth, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("ratio", [1e-3, 1e-2, 0.05, 1.0, 100.0])
+def test_emg_by_convolution(ratio):
+    sigma, t = 0.148, np.array([-1.0, -0.6, -0.2, 0.0, 0.1, 0.37, 0.9, 2.0])
+    with mp.workdps(25):
+        truth = [float(mp_emg_cdf(mp.mpf(float(x)), mp.mpf(sigma), mp.mpf(ratio * sigma))) for x in t]
+    np.testing.assert_allclose(cdf(t, 0.0, sigma, ratio * sigma), truth, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("ratio", [1e-3, 1e-4, 1e-6])
+def test_short_lifetimes_leave_a_delayed_gaussian(ratio):
+    # to second order in tau/sigma: mean + tau, variance + tau^2
+    sigma, tau = 0.148, 0.148 * ratio
+    t = np.linspace(-8, 8, 81) * sigma
+    truth = norm.cdf(t, tau, math.hypot(sigma, tau))
+    np.testing.assert_allclose(cdf(t, 0.0, sigma, tau), truth, rtol=0, atol=0.3 * ratio**3 + 1e-14)
+
+
+def test_long_lifetimes_leave_an_exponential():
+    t = np.array([0.5, 1.0, 5.0, 20.0])
+    np.testing.assert_allclose(cdf(t, 0.0, 1e-5, 2.2), 1 - np.exp(-t / 2.2), rtol=1e-5)
+    np.testing.assert_allclose(cdf(-t, 0.0, 1e-5, 2.2), 0, atol=1e-300)
+
+
+@given(
+    t=hnp.arrays(float, 60, elements=st.floats(-30, 30)),
+    sigma=st.floats(0.01, 2.0),
+    tau=st.floats(1e-5, 20.0),
+)
+@settings(max_examples=50, deadline=None)
+def test_emg_is_a_distribution(t, sigma, tau):
+    t = np.sort(t)
+    values, slope = np.asarray(cdf(t, 0.1, sigma, tau)), np.asarray(slopes(t, 0.1, sigma, tau))
+    assert np.all(values > -1e-15) and np.all(values < 1 + 1e-15)
+    assert np.all(np.diff(values) > -1e-14)
+    assert np.all(np.isfinite(slope))
+    assert np.all(slope > -1e-12 / sigma)
+
+
+slopes = jax.jit(jax.vmap(jax.grad(emg_cdf), (0, None, None, None)))
+
+
+@pytest.mark.parametrize("ratio", [1e-3, 0.03, 0.18, 1.0, 15.0])
+def test_emg_density(ratio):
+    t = np.linspace(-0.6, 1.5, 43)
+    if ratio > 0.02:
+        truth = exponnorm.pdf(t, ratio, scale=SIGMA)
+        atol = 1e-10
+    else:
+        truth = norm.pdf(t, ratio * SIGMA, SIGMA * math.hypot(1, ratio))
+        atol = 10 * ratio**3
+    np.testing.assert_allclose(slopes(t, 0.0, SIGMA, ratio * SIGMA), truth, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("argument", [1, 2, 3])
+def test_emg_derivatives_in_its_parameters(argument):
+    t, point, h = np.linspace(-0.2, 3.0, 30), [0.05, 0.148, 0.5], 1e-5
+    found = jax.jit(jax.vmap(jax.grad(emg_cdf, argument), (0, None, None, None)))(t, *point)
+    up, down = ([*point[: argument - 1], point[argument - 1] + s * h, *point[argument:]] for s in (1, -1))
+    np.testing.assert_allclose(found, (cdf(t, *up) - cdf(t, *down)) / (2 * h), rtol=1e-6, atol=1e-9)
+
+
+# pulse with decay chains
+
+
+def chain_density(t, source, mean=MEAN):
+    """Gaussian pulse (x) decays: integral over the time at which the proton arrived."""
+
+    def decayed(u):
+        if source == 0:
+            return math.exp(-u / TAU_PI) / TAU_PI
+        return (math.exp(-u / TAU_MU) - math.exp(-u / TAU_PI)) / (TAU_MU - TAU_PI)
+
+    def arrival(s):
+        return math.exp(-((s - mean) ** 2) / (2 * SIGMA**2)) / (SIGMA * math.sqrt(2 * math.pi)) * decayed(t - s)
+
+    low, high = mean - 9 * SIGMA, min(t, mean + 9 * SIGMA)
+    if high <= low:
+        return 0.0
+    middle = min(max(low, t - 8 * TAU_PI), high)
+    return sum(quad(arrival, a, b, epsabs=1e-13, epsrel=1e-11)[0] for a, b in ((low, middle), (middle, high)) if a < b)
+
+
+def chain_integral(low, high, source, weight=lambda t: 1.0, mean=MEAN):
+    cuts = [x for x in (mean - 3 * SIGMA, mean, mean + 3 * SIGMA, mean + 1.5) if low < x < high]
+    parts = [low, *cuts, high]
+    return sum(
+        quad(lambda t: chain_density(t, source, mean) * weight(t), a, b, epsabs=1e-11, epsrel=1e-9)[0]
+        for a, b in zip(parts[:-1], parts[1:], strict=True)
+    )
+
+
+BEGINNING = MEAN - 9 * SIGMA
+
+
+@functools.cache
+def pulse_integrals():
+    return jax.jit(PULSE.integrals)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.25])
+@pytest.mark.parametrize("rate", [RATE, 0.7])
+def test_pulse_integrals(offset, rate):
+    early, late = np.array([0.2, 0.52]), np.array([0.6, 3.0])
+    plain, tilted = pulse_integrals()(early, late, offset, rate)
+    assert plain.shape == tilted.shape == (2, 2)
+    for source in range(2):
+        start = BEGINNING + offset
+        expected = [chain_integral(start, t, source, mean=MEAN + offset) for t in early]
+        np.testing.assert_allclose(plain[source], expected, rtol=1e-9, atol=1e-10)
+        expected = [chain_integral(start, t, source, lambda x: math.exp(-rate * x), MEAN + offset) for t in late]
+        np.testing.assert_allclose(tilted[source], expected, rtol=1e-9, atol=1e-10)
+
+
+def test_everything_arrives_in_the_end():
+    pulse = Pulse(MEAN, SIGMA, [(TAU_PI,), (TAU_PI, TAU_MU), (TAU_MU, TAU_PI), (TAU_MU,)])
+    plain, _ = pulse.integrals(jnp.array([-2.0, 80.0]), jnp.array([1.0]), 0.0, 0.0)
+    np.testing.assert_allclose(plain, [[0.0, 1.0]] * 4, atol=1e-14)
+    # the order of two decays does not matter
+    plain, _ = pulse.integrals(jnp.linspace(0, 5, 9), jnp.array([1.0]), 0.1, 0.0)
+    np.testing.assert_allclose(plain[1], plain[2], rtol=1e-12)
+
+
+def test_mean_times_add():
+    # <t> = integral of 1 - F from 0 (F(0) is negligible): pulse + pion + muon
+    t = np.linspace(0, 90, 90_001)
+    wide = Pulse(2.0, SIGMA, [(TAU_PI,), (TAU_PI, TAU_MU)])
+    plain, _ = wide.integrals(jnp.asarray(t), jnp.array([1.0]), 0.0, 0.0)
+    means = np.trapezoid(1 - np.asarray(plain), t, axis=1)
+    np.testing.assert_allclose(means, [2 + TAU_PI, 2 + TAU_PI + TAU_MU], rtol=1e-7)
+
+
+# templates
+
+
+def smooth(t):
+    """Cumulative of a prompt bump with a tail, inside the knots."""
+    return 0.7 * norm.cdf(t, 0.6, 0.25) + 0.3 * norm.cdf(t, 2.5, 0.8)
+
+
+def smooth_density(t):
+    return 0.7 * norm.pdf(t, 0.6, 0.25) + 0.3 * norm.pdf(t, 2.5, 0.8)
+
+
+KNOTS = np.round(np.arange(-1.5, 7.001, 0.05), 10)
+TEMPLATE = TimeTemplate(KNOTS, smooth(KNOTS), RATE)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.013, -0.25])
+def test_template_integrals(offset):
+    times = np.array([-0.3, 0.31, 0.52, 0.777, 1.9, 6.0])
+    plain, tilted = TEMPLATE.integrals(jnp.asarray(times), jnp.asarray(times), offset, RATE)
+    assert plain.shape == tilted.shape == (1, 6)
+    np.testing.assert_allclose(plain[0], smooth(times - offset), rtol=0, atol=1e-5)
+    truth = [
+        sum(
+            quad(lambda t: smooth_density(t - offset) * math.exp(-RATE * t), a, min(b, x), epsabs=1e-12)[0]
+            for a, b in ((-1.5 + offset, 0.5), (0.5, 2.0), (2.0, 7.0))
+            if a < x
+        )
+        for x in times
+    ]
+    np.testing.assert_allclose(tilted[0], truth, rtol=0, atol=1e-5)
+
+
+def test_template_reproduces_its_knots():
+    plain, _ = TEMPLATE.integrals(jnp.asarray(KNOTS), jnp.asarray(KNOTS), 0.0, RATE)
+    np.testing.assert_allclose(plain[0], smooth(KNOTS), rtol=0, atol=1e-15)
+
+
+def test_template_outside_its_knots():
+    outside = jnp.array([-100.0, -1.51, 7.01, 100.0])
+    plain, tilted = TEMPLATE.integrals(outside, outside, 0.0, RATE)
+    np.testing.assert_allclose(plain[0, :2], smooth(KNOTS[0]), rtol=0, atol=1e-15)
+    np.testing.assert_allclose(plain[0, 2:], smooth(KNOTS[-1]), rtol=0, atol=1e-12)
+    assert tilted[0, 2] == tilted[0, 3]
+
+
+@given(hnp.arrays(float, 12, elements=st.floats(0, 1)), st.floats(-0.5, 0.5))
+@settings(max_examples=50, deadline=None)
+def test_template_is_monotone(steps, offset):
+    knots = np.linspace(-1.0, 5.0, 13)
+    cumulative = np.concatenate([[0.0], np.cumsum(steps) / max(steps.sum(), 1e-3)])
+    template = TimeTemplate(knots, cumulative, 0.3)
+    t = jnp.linspace(-2.0, 6.0, 400)
+    for values in template.integrals(t, t, offset, 0.3):
+        assert np.all(np.diff(np.asarray(values)) > -1e-14)
+    plain, _ = template.integrals(jnp.array([-2.0, 6.0]), t, offset, 0.3)
+    np.testing.assert_allclose(plain[0], [0.0, cumulative[-1]], atol=1e-14)
+
+
+# time bins with efficiency
+
+
+def recorded(t):
+    return math.exp(-RATE * (t - START)) if t > START else 1.0
+
+
+def binned(source):
+    return BinnedTime(source, ExponentialTimeEfficiency(RATE, START), EDGES, "timing", 0.25)
+
+
+@functools.cache
+def compiled(kind):
+    time = binned(PULSE if kind == "pulse" else TEMPLATE)
+    return jax.jit(lambda pull: time({"timing": pull}))
+
+
+@pytest.mark.parametrize("pull", [0.0, 0.6])
+def test_pulse_in_bins(pull):
+    found = np.asarray(compiled("pulse")(pull))
+    assert found.shape == (2, 11)
+    mean = MEAN + 0.25 * pull
+    # one bin before the efficiency falls, the bin in which it starts to, and two after it
+    for i in (2, 4, 7, 9):
+        low, high = EDGES[i : i + 2]
+        parts = ((low, START), (START, high)) if low < START < high else ((low, high),)
+        truth = [sum(chain_integral(a, b, source, recorded, mean) for a, b in parts) for source in range(2)]
+        np.testing.assert_allclose(found[:, i], truth, rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.parametrize("pull", [0.0, -0.7])
+def test_template_in_bins(pull):
+    found = np.asarray(compiled("template")(pull))
+    truth = [
+        quad(lambda t: smooth_density(t - 0.25 * pull) * recorded(t), a, b, points=[START], epsabs=1e-12)[0]
+        for a, b in zip(EDGES[:-1], EDGES[1:], strict=True)
+    ]
+    np.testing.assert_allclose(found[0], truth, rtol=0, atol=2e-5)
+
+
+def test_bins_sum_to_the_window_without_losses():
+    flat = BinnedTime(PULSE, ExponentialTimeEfficiency(0.0, START), EDGES)
+    assert flat.nuisances == ()
+    assert binned(PULSE).nuisances == ("timing",)
+    total = np.asarray(flat({})).sum(1)
+    np.testing.assert_allclose(total[0], exponnorm.cdf(6, TAU_PI / SIGMA, MEAN, SIGMA), atol=1e-3)
+    window = [chain_integral(0.0, 6.0, source) for source in range(2)]
+    np.testing.assert_allclose(total, window, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["pulse", "template"])
+@pytest.mark.parametrize("pull", [0.0, 0.37, -0.8])
+def test_derivative_in_the_offset(kind, pull):
+    h = 1e-5
+    found = np.asarray(jax.jacfwd(compiled(kind))(pull))
+    numeric = np.asarray(compiled(kind)(pull + h) - compiled(kind)(pull - h)) / (2 * h)
+    np.testing.assert_allclose(found, numeric, rtol=1e-6, atol=2e-8)
+
+
+def test_derivative_in_the_offset_is_minus_the_flow_through_the_edges():
+    # without losses each bin gains what enters below and loses what leaves above
+    flat = BinnedTime(PULSE, ExponentialTimeEfficiency(0.0, START), EDGES, "timing", 1.0)
+    found = np.asarray(jax.jacfwd(lambda x: flat({"timing": x}))(0.0))
+    density = np.array([[chain_density(t, source) for t in EDGES] for source in range(2)])
+    np.testing.assert_allclose(found, -np.diff(density), rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["pulse", "template"])
+def test_jit_equals_eager_equals_vmap(kind):
+    pulls = np.array([-0.5, 0.0, 0.8])
+    time = binned(PULSE if kind == "pulse" else TEMPLATE)
+    eager = np.stack([time({"timing": p}) for p in pulls])
+    np.testing.assert_allclose(np.stack([compiled(kind)(p) for p in pulls]), eager, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(jax.vmap(compiled(kind))(pulls), eager, rtol=1e-12, atol=1e-15)
