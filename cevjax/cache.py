@@ -14,7 +14,7 @@ def enable_compilation_cache() -> Path | None:
     ``CEVJAX_CACHE`` names another folder; ``CEVJAX_CACHE=off`` switches it off. Returns the folder in use.
     """
     choice = os.environ.get("CEVJAX_CACHE", "")
-    if choice.lower() == "off" or jax.config.read("jax_compilation_cache_dir"):
+    if choice.lower() == "off" or jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         return None
     base = Path(choice) if choice else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cevjax"
     folder = base / "jax"
