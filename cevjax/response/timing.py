@@ -114,7 +114,7 @@ class TimeTemplate(eqx.Module):
     def integrals(self, early: Array, late: Array, offset: ArrayLike, rate: ArrayLike) -> tuple[Array, Array]:
         """As :meth:`Pulse.integrals`, for one source; ``rate`` must be the one that the template was built with."""
         offset = jnp.asarray(offset, float)
-        tilted = jnp.exp(-rate * offset) * self._spline(self.tilted, late - offset)
+        tilted = jnp.exp(-jnp.asarray(rate) * offset) * self._spline(self.tilted, late - offset)
         return self._spline(self.plain, early - offset)[None], tilted[None]
 
     def _spline(self, table: Array, t: Array) -> Array:

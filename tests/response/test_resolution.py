@@ -123,19 +123,22 @@ def unit_efficiency(edges, **numerics):
 
 
 def test_nothing_is_lost_with_unit_efficiency():
-    # 0.5 to 4 keV of light: 7 to 53 photo-electrons on average
-    recoils = np.array([0.005, 0.01, 0.02, 0.04])
-    found = np.asarray(unit_efficiency((0, 20, 60, 250))({}, recoils))
+    # 1.5 to 6 keV of light: 20 to 80 photo-electrons on average
+    recoils = np.array([0.015, 0.02, 0.04, 0.06])
+    edges = (0, 20, 60, 250)
+    found = np.asarray(unit_efficiency(edges)({}, recoils))
     np.testing.assert_allclose(found.sum(0), 1, rtol=1e-6)
-    cdf = np.stack([np.diff(distribution(100 * r).cdf([0, 20, 60, 250])) for r in recoils], 1)
-    np.testing.assert_allclose(found, cdf, rtol=1e-6, atol=1e-6)
+    cdf = np.stack([np.diff(distribution(100 * r).cdf(edges)) for r in recoils], 1)
+    np.testing.assert_allclose(found, cdf, rtol=0, atol=1e-6)
 
 
-def test_more_nodes_resolve_a_narrow_distribution():
-    # 0.1 keV of light: most of the distribution within 3 photo-electrons, and not smooth at 0
-    cdf = np.diff(distribution(0.1).cdf([0, 8, 60]))
-    found = np.asarray(unit_efficiency((0, 8, 60), order=16, panel=1.0)({}, np.array([1e-3])))[:, 0]
-    np.testing.assert_allclose(found, cdf, rtol=1e-6)
+@pytest.mark.parametrize(("kev", "rtol"), [(0.1, 3e-6), (0.3, 1e-6), (0.5, 1e-6), (1.0, 1e-6)])
+def test_finer_panels_resolve_the_rise_from_zero(kev, rtol):
+    # below 1 keV of light and without a threshold the density is narrow, and not smooth at 0: x^(beta E)
+    edges, recoil = (0, 8, 60, 250), np.array([0.01 * kev])
+    found = np.asarray(unit_efficiency(edges, order=20, panel=1.0)({}, recoil))[:, 0]
+    np.testing.assert_allclose(found, np.diff(distribution(kev).cdf(edges)), rtol=rtol, atol=1e-12)
+    assert found.sum() == pytest.approx(1, rel=rtol)
 
 
 def test_nuisances():

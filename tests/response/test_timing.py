@@ -3,6 +3,7 @@
 import functools
 import math
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import mpmath as mp
@@ -139,16 +140,14 @@ def chain_integral(low, high, source, weight=lambda t: 1.0, mean=MEAN):
 BEGINNING = MEAN - 9 * SIGMA
 
 
-@functools.cache
-def pulse_integrals():
-    return jax.jit(PULSE.integrals)
+integrals = eqx.filter_jit(lambda source, early, late, offset, rate: source.integrals(early, late, offset, rate))
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.25])
 @pytest.mark.parametrize("rate", [RATE, 0.7])
 def test_pulse_integrals(offset, rate):
-    early, late = np.array([0.2, 0.52]), np.array([0.6, 3.0])
-    plain, tilted = pulse_integrals()(early, late, offset, rate)
+    early, late = jnp.array([0.2, 0.52]), jnp.array([0.6, 3.0])
+    plain, tilted = integrals(PULSE, early, late, offset, rate)
     assert plain.shape == tilted.shape == (2, 2)
     for source in range(2):
         start = BEGINNING + offset
@@ -160,10 +159,10 @@ def test_pulse_integrals(offset, rate):
 
 def test_everything_arrives_in_the_end():
     pulse = Pulse(MEAN, SIGMA, [(TAU_PI,), (TAU_PI, TAU_MU), (TAU_MU, TAU_PI), (TAU_MU,)])
-    plain, _ = pulse.integrals(jnp.array([-2.0, 80.0]), jnp.array([1.0]), 0.0, 0.0)
+    plain, _ = integrals(pulse, jnp.array([-2.0, 80.0]), jnp.array([1.0]), 0.0, 0.0)
     np.testing.assert_allclose(plain, [[0.0, 1.0]] * 4, atol=1e-14)
     # the order of two decays does not matter
-    plain, _ = pulse.integrals(jnp.linspace(0, 5, 9), jnp.array([1.0]), 0.1, 0.0)
+    plain, _ = integrals(pulse, jnp.linspace(0, 5, 9), jnp.array([1.0]), 0.1, 0.0)
     np.testing.assert_allclose(plain[1], plain[2], rtol=1e-12)
 
 
@@ -171,7 +170,7 @@ def test_mean_times_add():
     # <t> = integral of 1 - F from 0 (F(0) is negligible): pulse + pion + muon
     t = np.linspace(0, 90, 90_001)
     wide = Pulse(2.0, SIGMA, [(TAU_PI,), (TAU_PI, TAU_MU)])
-    plain, _ = wide.integrals(jnp.asarray(t), jnp.array([1.0]), 0.0, 0.0)
+    plain, _ = integrals(wide, jnp.asarray(t), jnp.array([1.0]), 0.0, 0.0)
     means = np.trapezoid(1 - np.asarray(plain), t, axis=1)
     np.testing.assert_allclose(means, [2 + TAU_PI, 2 + TAU_PI + TAU_MU], rtol=1e-7)
 
@@ -195,7 +194,7 @@ TEMPLATE = TimeTemplate(KNOTS, smooth(KNOTS), RATE)
 @pytest.mark.parametrize("offset", [0.0, 0.013, -0.25])
 def test_template_integrals(offset):
     times = np.array([-0.3, 0.31, 0.52, 0.777, 1.9, 6.0])
-    plain, tilted = TEMPLATE.integrals(jnp.asarray(times), jnp.asarray(times), offset, RATE)
+    plain, tilted = integrals(TEMPLATE, jnp.asarray(times), jnp.asarray(times), offset, RATE)
     assert plain.shape == tilted.shape == (1, 6)
     np.testing.assert_allclose(plain[0], smooth(times - offset), rtol=0, atol=1e-5)
     truth = [
@@ -210,29 +209,42 @@ def test_template_integrals(offset):
 
 
 def test_template_reproduces_its_knots():
-    plain, _ = TEMPLATE.integrals(jnp.asarray(KNOTS), jnp.asarray(KNOTS), 0.0, RATE)
-    np.testing.assert_allclose(plain[0], smooth(KNOTS), rtol=0, atol=1e-15)
+    plain, _ = integrals(TEMPLATE, jnp.asarray(KNOTS), jnp.asarray(KNOTS), 0.0, RATE)
+    np.testing.assert_allclose(plain[0], smooth(KNOTS), rtol=0, atol=1e-14)
 
 
 def test_template_outside_its_knots():
     outside = jnp.array([-100.0, -1.51, 7.01, 100.0])
-    plain, tilted = TEMPLATE.integrals(outside, outside, 0.0, RATE)
+    plain, tilted = integrals(TEMPLATE, outside, outside, 0.0, RATE)
     np.testing.assert_allclose(plain[0, :2], smooth(KNOTS[0]), rtol=0, atol=1e-15)
     np.testing.assert_allclose(plain[0, 2:], smooth(KNOTS[-1]), rtol=0, atol=1e-12)
     assert tilted[0, 2] == tilted[0, 3]
 
 
-@given(hnp.arrays(float, 12, elements=st.floats(0, 1)), st.floats(-0.5, 0.5))
+@given(centres=st.tuples(st.floats(0.3, 5.0), st.floats(0.3, 5.0)), widths=st.tuples(*[st.floats(0.15, 0.3)] * 2))
 @settings(max_examples=50, deadline=None)
-def test_template_is_monotone(steps, offset):
-    knots = np.linspace(-1.0, 5.0, 13)
-    cumulative = np.concatenate([[0.0], np.cumsum(steps) / max(steps.sum(), 1e-3)])
-    template = TimeTemplate(knots, cumulative, 0.3)
-    t = jnp.linspace(-2.0, 6.0, 400)
-    for values in template.integrals(t, t, offset, 0.3):
-        assert np.all(np.diff(np.asarray(values)) > -1e-14)
-    plain, _ = template.integrals(jnp.array([-2.0, 6.0]), t, offset, 0.3)
-    np.testing.assert_allclose(plain[0], [0.0, cumulative[-1]], atol=1e-14)
+def test_template_of_a_smooth_distribution_is_monotone(centres, widths):
+    # three or more knots a width; the spline may undershoot by the documented 1e-5 of the peak where it sets in
+    cumulative = sum(norm.cdf(KNOTS, c, w) / 2 for c, w in zip(centres, widths, strict=True))
+    times = np.linspace(-2.0, 7.5, 800)
+    step = times[1] - times[0]
+    template = TimeTemplate(KNOTS, cumulative, RATE)
+    for values in integrals(template, jnp.asarray(times), jnp.asarray(times), 0.0, RATE):
+        density = np.diff(np.asarray(values[0])) / step
+        assert density.min() > -1e-5 * density.max()
+
+
+def test_density_and_its_slope_are_continuous_across_knots():
+    def cumulative(t):
+        return TEMPLATE.integrals(t[None], t[None], 0.0, RATE)[0][0, 0]
+
+    density = jax.grad(cumulative)
+    t = np.concatenate([KNOTS[20:60] - 1e-9, KNOTS[20:60] + 1e-9])
+    for function, truth in ((density, smooth_density(t)), (jax.grad(density), None)):
+        below, above = np.split(np.asarray(jax.jit(jax.vmap(function))(t)), 2)
+        np.testing.assert_allclose(below, above, rtol=0, atol=1e-6)
+        if truth is not None:
+            np.testing.assert_allclose(np.concatenate([below, above]), truth, rtol=0, atol=1e-4)
 
 
 # time bins with efficiency
@@ -297,7 +309,7 @@ def test_derivative_in_the_offset(kind, pull):
 def test_derivative_in_the_offset_is_minus_the_flow_through_the_edges():
     # without losses each bin gains what enters below and loses what leaves above
     flat = BinnedTime(PULSE, ExponentialTimeEfficiency(0.0, START), EDGES, "timing", 1.0)
-    found = np.asarray(jax.jacfwd(lambda x: flat({"timing": x}))(0.0))
+    found = np.asarray(jax.jit(jax.jacfwd(lambda x: flat({"timing": x})))(0.0))
     density = np.array([[chain_density(t, source) for t in EDGES] for source in range(2)])
     np.testing.assert_allclose(found, -np.diff(density), rtol=1e-8, atol=1e-9)
 
