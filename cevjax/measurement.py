@@ -231,6 +231,8 @@ class Measurement(eqx.Module):
         observed = jnp.asarray(observed, float)
         if observed.shape != self.shape:
             raise InvalidValueError(f"Argument `observed` must have shape {self.shape}, but has {observed.shape}.")
+        if not isinstance(observed, Tracer):
+            check_counts(self.name, np.asarray(observed), self.shape, negative=self.sigma is not None)
         return eqx.tree_at(lambda m: m.observed, self, observed)
 
 

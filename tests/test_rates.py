@@ -167,7 +167,7 @@ def test_recoil_grid_is_adapted_to_the_end_points(name):
     assert nodes[0] > 0 and nodes[-1] < max(ends)
     # a polynomial with a step at every end point is integrated exactly
     for end in ends:
-        np.testing.assert_allclose(weights @ (nodes**3 * (nodes < end)), end**4 / 4, rtol=1e-12)
+        np.testing.assert_allclose(weights @ (nodes**6 * (nodes < end)), end**7 / 7, rtol=1e-12)
 
 
 def test_default_grid_is_good_enough_for_spectra():
@@ -175,6 +175,14 @@ def test_default_grid_is_good_enough_for_spectra():
     nodes, weights = rates.recoil_grid(target("CsI").nuclei, FLUX)
     spectrum = jax.jit(lambda t: rates.recoil_spectrum(TREE, StandardModel("tree"), FLUX, cs, t))(nodes)
     np.testing.assert_allclose(spectrum @ weights, averages("Cs133", "helm"), rtol=1e-6)
+
+
+def test_each_component_scatters_with_its_own_flavour():
+    # eps_dV_mumu = -Q/(Z + 2N) switches muon neutrinos off, and electron neutrinos stay
+    params = {**TREE, **EPS, "eps_dV_mumu": -(0.02286 * 55 - 39) / (55 + 156)}
+    found = rates.recoil_spectrum(params, StandardModel("tree") + NSI(), FLUX, bound("Cs133"), jnp.array([1e-3]))
+    standard = rates.recoil_spectrum(TREE, StandardModel("tree"), FLUX, bound("Cs133"), jnp.array([1e-3]))
+    np.testing.assert_allclose(found / standard, [[0.0], [1.0], [0.0]], atol=1e-14)
 
 
 EPS = {p.name: 0.0 for p in NSI().parameters}

@@ -92,17 +92,18 @@ def minimize(
     return Minimum(where.decode(u), value, distance, steps)
 
 
-def _run(like, where, u, fixed, held=(), batch=BATCH, max_steps=MAX_STEPS):
+def _run(like, where, u, fixed, held=(), batch=BATCH, max_steps=None):
     """Call the compiled minimiser in batches of one size, so that it is compiled once."""
     hold = np.array([name in held for name in where.names])
     rest = tuple(fixed)
     rest_values = np.array([float(fixed[name]) for name in rest])
+    limit = MAX_STEPS if max_steps is None else max_steps
     box = where.encode(where.lower), where.encode(where.upper)
     parts = []
     for first in range(0, len(u), batch):
         chunk = u[first : first + batch]
         padded = np.concatenate([chunk, np.repeat(chunk[-1:], batch - len(chunk), axis=0)])
-        out = _minimize(like, where.names, rest, padded, hold, rest_values, where.centre, where.scale, *box, max_steps)
+        out = _minimize(like, where.names, rest, padded, hold, rest_values, where.centre, where.scale, *box, limit)
         parts.append([np.asarray(x)[: len(chunk)] for x in out])
     return [np.concatenate(x) for x in zip(*parts, strict=True)]
 

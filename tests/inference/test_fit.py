@@ -1,0 +1,114 @@
+"""Fits: best values, errors, several minima, and what a user may ask wrongly."""
+
+import numpy as np
+import pytest
+
+import cevjax
+from cevjax.errors import InvalidValueError, UnknownNameError
+
+
+def test_asimov_fit_finds_the_truth(csi_likelihood):
+    like = csi_likelihood()
+    truth = like.nominal(sin2_theta_w=0.26, csi2021_qf0=0.5, csi2021_timing=-0.2)
+    result = cevjax.fit(like.asimov(truth), free=("sin2_theta_w",))
+    # the pulled nuisances cost their penalty, so the fit ends between the truth and nominal
+    assert result.converged
+    assert result.chi2_min < 0.5**2 + 0.2**2
+    exact = cevjax.fit(like.asimov(like.nominal(sin2_theta_w=0.26)), free=("sin2_theta_w",))
+    assert exact.chi2_min == pytest.approx(0, abs=1e-7)
+    assert exact.values["sin2_theta_w"] == pytest.approx(0.26, abs=1e-5)
+
+
+def test_result_is_consistent(csi_likelihood):
+    like = csi_likelihood()
+    result = cevjax.fit(like, free=("sin2_theta_w",))
+    assert float(like.chi2(result.values)) == pytest.approx(result.chi2_min, abs=1e-10)
+    assert result.ndof == 99 + 9 - 10
+    assert set(result.nuisances) == set(like.nuisances)
+    assert result.covariance.shape == (10, 10)
+    assert result.errors["sin2_theta_w"] == pytest.approx(np.sqrt(result.covariance[0, 0]))
+    assert result.other_minima == ()
+    counts = result.expected()["coherent-csi-2021"]
+    assert set(counts) == {"cevns", "brn", "nin", "ssb"}
+
+
+def test_nuisances_alone(csi_likelihood):
+    result = cevjax.fit(csi_likelihood("2211.11905"))
+    assert result.free == () and result.converged
+    assert result.ndof == 99
+
+
+def test_a_fixed_nuisance_stays(csi_likelihood):
+    result = cevjax.fit(csi_likelihood(), values={"csi2021_brn": 1.5})
+    assert result.values["csi2021_brn"] == 1.5
+    assert "csi2021_brn" not in result.names
+
+
+def test_a_free_radius_replaces_the_radius_nuisance(csi_likelihood):
+    result = cevjax.fit(csi_likelihood(), free=("R_n_CsI",))
+    assert result.dropped == ("csi2021_radius",)
+    assert "csi2021_radius" not in result.names and result.values["csi2021_radius"] == 0
+    one = cevjax.fit(csi_likelihood(), free=("R_n_Cs133",))
+    assert one.dropped == ("csi2021_radius",)
+
+
+def test_both_nsi_minima_are_found(csi_likelihood):
+    """The rate is quadratic in one coupling: the minima mirror each other at nearly equal chi2."""
+    like = csi_likelihood("2211.11905", nsi=True)
+    result = cevjax.fit(like, free=("eps_dV_ee",))
+    assert len(result.other_minima) == 1
+    other = result.other_minima[0]
+    assert result.chi2_min < other.chi2 < result.chi2_min + 1
+    low, high = sorted([result.values["eps_dV_ee"], other.values["eps_dV_ee"]])
+    grid = np.linspace(-0.2, 0.6, 81)
+    chi2 = cevjax.profile(like, {"eps_dV_ee": grid}).chi2
+    valleys = grid[1:-1][(chi2[1:-1] < chi2[:-2]) & (chi2[1:-1] < chi2[2:])]
+    np.testing.assert_allclose([low, high], valleys, atol=0.01)
+
+
+def test_degenerate_couplings_are_reported_at_their_bound(csi_likelihood):
+    result = cevjax.fit(csi_likelihood("2211.11905", nsi=True), free=("eps_dV_ee", "eps_uV_ee"))
+    assert result.converged
+    assert result.at_bound and result.at_bound[0] in ("eps_dV_ee", "eps_uV_ee")
+    assert result.errors[result.at_bound[0]] is None
+    assert "at a bound" in result.message
+
+
+def test_a_parameter_without_effect_has_no_error(csi_likelihood):
+    """There are no tau neutrinos at a stopped-pion source."""
+    result = cevjax.fit(csi_likelihood("2303.09360", nsi=True), free=("eps_uV_tautau",))
+    assert result.errors["eps_uV_tautau"] is None
+    assert "flat" in result.message
+
+
+def test_starting_where_the_derivative_vanishes_still_descends(csi_likelihood):
+    """Flavour-changing couplings enter squared: their gradient is zero at the standard model."""
+    like = csi_likelihood("2303.09360", nsi=True)
+    shifted = like.asimov(like.nominal(eps_uV_emu=0.15))
+    result = cevjax.fit(shifted, free=("eps_uV_emu",))
+    assert result.converged
+    assert abs(result.values["eps_uV_emu"]) == pytest.approx(0.15, abs=1e-3)
+    assert result.chi2_min == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"free": ("sin2_thet_w",)}, UnknownNameError, "Did you mean 'sin2_theta_w'"),
+        ({"free": ("sin2_theta_w",), "values": {"sin2_theta_w": 0.2}}, InvalidValueError, "either free or set"),
+        ({"free": ("R_n_CsI", "R_n_I127")}, InvalidValueError, "stands for R_n_I127"),
+        ({"free": ("R_n_CsI",), "values": {"R_n_I127": 5.0}}, InvalidValueError, "stands for R_n_I127"),
+        ({"values": {"sin2_theta_w": -0.1}}, InvalidValueError, "between 0 and 1, but was -0.1"),
+        ({"values": {"sin2_theta_w": np.nan}}, InvalidValueError, "must be finite"),
+        ({"values": {"csi2021_brnn": 0.0}}, UnknownNameError, "Did you mean 'csi2021_brn'"),
+        ({"free": ("sin2_theta_w",), "starts": 0}, InvalidValueError, "`starts` must be at least 1"),
+    ],
+)
+def test_unusable_requests(csi_likelihood, arguments, error, message):
+    with pytest.raises(error, match=message):
+        cevjax.fit(csi_likelihood(), **arguments)
+
+
+def test_one_name_may_be_given_as_a_string(csi_likelihood):
+    result = cevjax.fit(csi_likelihood("2303.09360"), free="sin2_theta_w")
+    assert result.free == ("sin2_theta_w",)

@@ -1,0 +1,78 @@
+"""Intervals: the ends are roots, all pieces are found, open ends are said to be open."""
+
+import numpy as np
+import pytest
+from scipy.stats import chi2 as chi2_distribution
+
+import cevjax
+from cevjax.errors import InvalidValueError, UnknownNameError
+
+
+@pytest.mark.parametrize("cl", [0.6827, 0.90, 0.9973])
+def test_ends_lie_on_the_threshold(csi_likelihood, cl):
+    like = csi_likelihood("2303.09360")
+    result = cevjax.interval(like, "sin2_theta_w", cl=cl)
+    assert result.converged and len(result.intervals) == 1
+    at_ends = cevjax.profile(like, {"sin2_theta_w": result.intervals[0]}).chi2
+    np.testing.assert_allclose(at_ends - result.chi2_min, chi2_distribution.ppf(cl, 1), atol=1e-5)
+
+
+def test_both_pieces_of_a_quadratic_coupling(csi_likelihood):
+    like = csi_likelihood("2211.11905", nsi=True)
+    result = cevjax.interval(like, "eps_dV_ee", cl=0.90)
+    assert len(result.intervals) == 2
+    grid = np.linspace(-0.3, 0.7, 401)
+    allowed = cevjax.profile(like, {"eps_dV_ee": grid}).chi2 < result.chi2_min + chi2_distribution.ppf(0.90, 1)
+    inside = np.zeros(len(grid), bool)
+    for low, high in result.intervals:
+        inside |= (grid >= low) & (grid <= high)
+    np.testing.assert_array_equal(inside, allowed)
+
+
+def test_pieces_merge_at_a_higher_level(csi_likelihood):
+    like = csi_likelihood("2211.11905", nsi=True)
+    result = cevjax.interval(like, "eps_dV_ee", cl=0.9999)
+    assert len(result.intervals) == 1
+
+
+def test_an_open_end_is_null(csi_likelihood):
+    """Nothing limits a coupling that only tau neutrinos feel."""
+    result = cevjax.interval(csi_likelihood("2303.09360", nsi=True), "eps_uV_tautau", cl=0.90)
+    assert result.intervals == [[None, None]]
+
+
+def test_an_end_at_a_physical_bound_is_open(csi_likelihood):
+    """With few events expected, any small radius is allowed at high confidence: the interval ends at the bound."""
+    like = csi_likelihood("2303.09360")
+    result = cevjax.interval(like.asimov(like.nominal(R_n_CsI=2.2)), "R_n_CsI", cl=0.95)
+    ((low, high),) = result.intervals
+    assert low is None and 2.2 < high < 6
+
+
+def test_gaussian_limit_of_the_ends(csi_likelihood):
+    """On Asimov data the 1 sigma interval is best fit +- error up to the curvature's change."""
+    like = csi_likelihood("2303.09360")
+    asimov = like.asimov(like.nominal())
+    fit = cevjax.fit(asimov, free=("sin2_theta_w",))
+    ((low, high),) = cevjax.interval(asimov, "sin2_theta_w", cl=0.6827).intervals
+    assert (high - low) / 2 == pytest.approx(fit.errors["sin2_theta_w"], rel=0.02)
+
+
+def test_profile_of_the_result_is_dense_around_the_pieces(csi_likelihood):
+    result = cevjax.interval(csi_likelihood("2303.09360"), "sin2_theta_w", cl=0.90)
+    x = result.profile.points["sin2_theta_w"]
+    ((low, high),) = result.intervals
+    assert np.all(np.diff(x) > 0)
+    assert np.sum((x >= low) & (x <= high)) >= 16
+    assert result.profile.chi2.min() == pytest.approx(result.chi2_min, abs=1e-9)
+
+
+@pytest.mark.parametrize("cl", [0.0, 1.0, -0.1, 90.0, np.nan])
+def test_unusable_confidence_levels(csi_likelihood, cl):
+    with pytest.raises(InvalidValueError, match="`cl` must be between 0 and 1"):
+        cevjax.interval(csi_likelihood("2303.09360"), "sin2_theta_w", cl=cl)
+
+
+def test_unknown_parameter(csi_likelihood):
+    with pytest.raises(UnknownNameError, match="Did you mean 'sin2_theta_w'"):
+        cevjax.interval(csi_likelihood("2303.09360"), "sin2_thetaw")
