@@ -17,3 +17,6 @@ from .interactions import StandardModel as StandardModel  # noqa: E402
 from .interactions import interaction as interaction  # noqa: E402
 from .likelihood import Likelihood as Likelihood  # noqa: E402
 from .measurement import Measurement as Measurement  # noqa: E402
+from .results import FitResult as FitResult  # noqa: E402
+from .results import IntervalResult as IntervalResult  # noqa: E402
+from .results import ProfileResult as ProfileResult  # noqa: E402

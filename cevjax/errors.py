@@ -22,6 +22,9 @@ class UnknownNameError(CevjaxError, KeyError):
     def __str__(self) -> str:  # KeyError would show the repr
         return self.args[0]
 
+    def __reduce__(self):  # so that it survives the way back from a worker process
+        return type(self), (self.kind, self.name, self.valid)
+
 
 class InvalidValueError(CevjaxError, ValueError):
     """An argument whose value cannot be used."""

@@ -32,6 +32,11 @@ def _three_j1_over_x(x: Array) -> Array:
     return jnp.where(small, series, closed)
 
 
+def _box_radius(square: Array) -> Array:
+    """Square root, at least 0.01 fm: an rms radius smaller than the surface alone gives leaves no interior."""
+    return jnp.sqrt(jnp.maximum(square, 1e-4))
+
+
 def helm(q: ArrayLike, radius: ArrayLike, s: float = 0.9) -> Array:
     r"""Helm form factor :math:`3 j_1(qR_0)/(qR_0)\, e^{-q^2s^2/2}` with :math:`R_0^2 = \frac53(R^2 - 3s^2)`.
 
@@ -48,7 +53,7 @@ def helm(q: ArrayLike, radius: ArrayLike, s: float = 0.9) -> Array:
     0.776...
     """
     q, radius = jnp.asarray(q, float) / HBARC, jnp.asarray(radius, float)
-    box = jnp.sqrt(5 / 3 * (radius**2 - 3 * s**2))
+    box = _box_radius(5 / 3 * (radius**2 - 3 * s**2))
     return _three_j1_over_x(q * box) * jnp.exp(-((q * s) ** 2) / 2)
 
 
@@ -66,7 +71,7 @@ def klein_nystrand(q: ArrayLike, radius: ArrayLike, a: float = 0.7) -> Array:
     1.0
     """
     q, radius = jnp.asarray(q, float) / HBARC, jnp.asarray(radius, float)
-    box = jnp.sqrt(5 / 3 * (radius**2 - 6 * a**2))
+    box = _box_radius(5 / 3 * (radius**2 - 6 * a**2))
     return _three_j1_over_x(q * box) / (1 + (q * a) ** 2)
 
 
@@ -87,7 +92,7 @@ def symmetrized_fermi(q: ArrayLike, radius: ArrayLike, a: float = 0.52) -> Array
     1.0
     """
     q, radius = jnp.asarray(q, float) / HBARC, jnp.asarray(radius, float)
-    c = jnp.sqrt(5 / 3 * radius**2 - 7 / 3 * (np.pi * a) ** 2)
+    c = _box_radius(5 / 3 * radius**2 - 7 / 3 * (np.pi * a) ** 2)
     small = q * c < 0.05
     k = jnp.where(small, 1.0 / c, q)
     x, y = k * c, np.pi * k * a

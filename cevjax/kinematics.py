@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 
@@ -38,6 +38,11 @@ def vector(E: Array, T: Array, M: Array) -> Array:
     return 1 - M * T / (2 * E**2)
 
 
+def vector_exact(E: Array, T: Array, M: Array) -> Array:
+    r"""Coherent vector current without expansion in T/E: :math:`1 - T/E - MT/(2E^2) + T^2/(2E^2)`."""
+    return 1 - T / E - M * T / (2 * E**2) + T**2 / (2 * E**2)
+
+
 def axial(E: Array, T: Array, M: Array) -> Array:
     r"""Axial current: :math:`1 + MT/(2E^2)` [1711.09773 eq. 1]."""
     return 1 + M * T / (2 * E**2)
@@ -59,7 +64,7 @@ def magnetic(E: Array, T: Array, M: Array) -> Array:
 
 
 SHAPES: dict[str, Callable[[Array, Array, Array], Array]] = {
-    shape.__name__: shape for shape in (vector, axial, scalar, tensor, magnetic)
+    shape.__name__: shape for shape in (vector, vector_exact, axial, scalar, tensor, magnetic)
 }
 """The shapes an interaction may name. Each is used through :func:`shape`, which closes the phase space."""
 
@@ -73,7 +78,8 @@ def shape(name: str, E: ArrayLike, T: ArrayLike, M: ArrayLike) -> Array:
     0.0
     """
     E, T, M = (jnp.asarray(x, float) for x in (E, T, M))
-    allowed = (neutrino_energy_min(T, M) <= E) & (T >= 0)
+    threshold = lax.stop_gradient(neutrino_energy_min(T, M))  # its slope at T = 0 is infinite and of no use
+    allowed = (threshold <= E) & (T >= 0) & (E > 0)
     # the inner where keeps 1/E^2 and its derivative finite outside the phase space
-    safe_E = jnp.where(allowed, E, neutrino_energy_min(T, M) + 1.0)
+    safe_E = jnp.where(allowed, E, threshold + 1.0)
     return jnp.where(allowed, jnp.maximum(SHAPES[name](safe_E, T, M), 0.0), 0.0)

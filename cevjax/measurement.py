@@ -131,7 +131,12 @@ class CoherentScattering(Component):
 
     def spectra(self, params: Params, interaction: Interaction) -> Array:
         """Recoils per MeV of each flux component in the whole target, shape (components, recoils)."""
-        tables = self.tables or _tables(self.flux, self.nuclear.target.nuclei, interaction.shapes, self.recoil)
+        survival = rates.survival_of(params, interaction, self.baseline_m)
+        if self.tables is None or survival is not None:
+            nuclei, shapes = self.nuclear.target.nuclei, interaction.shapes
+            tables = tuple(rates.moments(self.flux, shapes, n, self.recoil, survival) for n in nuclei)
+        else:
+            tables = self.tables
         flavours = self.flux.flavours
         per_nuclide = [
             n * rates.fold_moments(table, interaction, params, flavours, nucleus, self.recoil)

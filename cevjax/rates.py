@@ -6,7 +6,7 @@ coupling touches; so moments are tabulated once and an evaluation costs form fac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import jax.numpy as jnp
@@ -45,23 +45,46 @@ def differential_cross_section(
     return PREFACTOR * nucleus.mass * jnp.asarray(total)
 
 
-def moment(component: FluxComponent, shape: str, nucleus: Nucleus, recoil: Array) -> Array:
+Survival = Callable[[Array], Array]
+"""Probability to arrive as an active neutrino: energies (MeV) to an array (3, *energy.shape) over flavours."""
+
+
+def moment(
+    component: FluxComponent, shape: str, nucleus: Nucleus, recoil: Array, survival: Survival | None = None
+) -> Array:
     """K(T) of one flux component and kinematic shape, per unit fluence, at recoil energies (MeV)."""
     energy, weight = component.quadrature(kinematics.neutrino_energy_min(recoil, nucleus.mass))
+    if survival is not None:
+        weight = weight * survival(energy)[component.flavour]
     return jnp.sum(weight * kinematics.shape(shape, energy, recoil[..., None], nucleus.mass), axis=-1)
 
 
-def moments(flux: Flux, shapes: Sequence[str], nucleus: Nucleus, recoil: Array) -> dict[str, Array]:
+def moments(
+    flux: Flux, shapes: Sequence[str], nucleus: Nucleus, recoil: Array, survival: Survival | None = None
+) -> dict[str, Array]:
     """{shape: K(T) of every flux component, shape (components, *recoil.shape)}."""
-    return {name: jnp.stack([moment(c, name, nucleus, recoil) for c in flux.components]) for name in shapes}
+    return {name: jnp.stack([moment(c, name, nucleus, recoil, survival) for c in flux.components]) for name in shapes}
+
+
+def survival_of(params: Params, interaction: Interaction, baseline_m: ArrayLike) -> Survival | None:
+    """The survival probability under ``interaction`` at a distance; None if it leaves the flux alone."""
+    if not interaction.changes_flux:
+        return None
+    return lambda energy: interaction.flux_factor(params, energy, baseline_m)
 
 
 def recoil_spectrum(
-    params: Params, interaction: Interaction, flux: Flux, nucleus: BoundNucleus, recoil: ArrayLike
+    params: Params,
+    interaction: Interaction,
+    flux: Flux,
+    nucleus: BoundNucleus,
+    recoil: ArrayLike,
+    baseline_m: ArrayLike = 0.0,
 ) -> Array:
     """Recoil spectrum per nucleus and unit fluence of each flux component, cm^2/MeV, shape (components, ...)."""
     recoil = jnp.asarray(recoil, float)
-    tables = moments(flux, interaction.shapes, nucleus.nucleus, recoil)
+    survival = survival_of(params, interaction, baseline_m)
+    tables = moments(flux, interaction.shapes, nucleus.nucleus, recoil, survival)
     return fold_moments(tables, interaction, params, flux.flavours, nucleus, recoil)
 
 

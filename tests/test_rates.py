@@ -174,7 +174,7 @@ def test_default_grid_is_good_enough_for_spectra():
     cs = bound("Cs133", "helm")
     nodes, weights = rates.recoil_grid(target("CsI").nuclei, FLUX)
     spectrum = jax.jit(lambda t: rates.recoil_spectrum(TREE, StandardModel("tree"), FLUX, cs, t))(nodes)
-    np.testing.assert_allclose(spectrum @ weights, averages("Cs133", "helm"), rtol=1e-6)
+    np.testing.assert_allclose(spectrum @ weights, averages("Cs133", "helm"), rtol=1e-7)
 
 
 def test_each_component_scatters_with_its_own_flavour():

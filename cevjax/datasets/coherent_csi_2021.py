@@ -43,7 +43,7 @@ NAME = "coherent-csi-2021"
 CITATION = "COHERENT, arXiv:2110.07730, Phys. Rev. Lett. 129 (2022) 081801"
 PE_EDGES = (0, 8, 12, 16, 20, 24, 32, 40, 50, 60)
 TIME_EDGES = (0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1, 2, 4, 6)
-TEMPLATE_KNOTS = np.round(np.arange(-0.25, 6.2501, 0.05), 10)
+TEMPLATE_KNOTS = np.round(np.arange(-0.25, 6.2501, 0.01), 10)
 
 Role = Literal["fixed", "constrained", "free"]
 

@@ -5,7 +5,8 @@ An interaction contributes to scattering in up to four ways and implements those
 1. :meth:`Interaction.weak_charge`: a matrix in flavour, added *coherently* between interactions. An incoming flavour a
    scatters with the strength sum_b |Q_ba|^2 and the ``vector`` shape.
 2. :meth:`Interaction.incoherent_terms`: strengths that do not interfere, each with its kinematic shape.
-3. :meth:`Interaction.flux_factor`: survival probability of the active flavours on the way.
+3. :meth:`Interaction.flux_factor`: survival probability of the active flavours on the way (with
+   :attr:`Interaction.changes_flux`).
 4. :attr:`Interaction.parameters`: the parameters that the three depend on.
 
 The recoil spectrum is dsigma/dT = (G_F^2 M/pi) sum_k strength_k(q) shape_k(E, T), so strengths are dimensionless times
@@ -48,13 +49,23 @@ class Interaction(eqx.Module):
         return {}
 
     @property
-    def shapes(self) -> tuple[str, ...]:
-        """Kinematic shapes that the interaction uses."""
-        return ("vector",)
+    def coherent_shape(self) -> str:
+        """Kinematic shape of the coherent part."""
+        return "vector"
 
-    def flux_factor(self, params: Params, energy: Array, baseline_m: float) -> Array | None:
-        """Survival probability per flavour, shape (3, *energy.shape); None if all arrive."""
-        return None
+    @property
+    def shapes(self) -> tuple[str, ...]:
+        """All kinematic shapes that the interaction uses."""
+        return (self.coherent_shape,)
+
+    @property
+    def changes_flux(self) -> bool:
+        """Whether :meth:`flux_factor` is anything but 1."""
+        return False
+
+    def flux_factor(self, params: Params, energy: Array, baseline_m: ArrayLike) -> Array:
+        """Probability to arrive as an active neutrino, for each produced flavour: shape (3, *energy.shape)."""
+        return jnp.ones((3, *energy.shape))
 
     def with_couplings(self, name: str) -> Interaction:
         """The same interaction, with ``name`` for standard-model couplings that were left open."""
@@ -91,12 +102,22 @@ class InteractionSum(Interaction):
         return total
 
     @property
+    def coherent_shape(self):
+        # exact kinematics, where one term asks for it, is for the whole charge
+        return next((t.coherent_shape for t in self.terms if t.coherent_shape != "vector"), "vector")
+
+    @property
     def shapes(self):
-        return tuple(dict.fromkeys(shape for term in self.terms for shape in term.shapes))
+        own = (shape for term in self.terms for shape in term.shapes if shape != term.coherent_shape)
+        return tuple(dict.fromkeys((self.coherent_shape, *own)))
+
+    @property
+    def changes_flux(self):
+        return any(term.changes_flux for term in self.terms)
 
     def flux_factor(self, params, energy, baseline_m):
-        factors = [p for p in (t.flux_factor(params, energy, baseline_m) for t in self.terms) if p is not None]
-        return None if not factors else jnp.prod(jnp.stack(factors), axis=0)
+        factors = [t.flux_factor(params, energy, baseline_m) for t in self.terms if t.changes_flux]
+        return jnp.prod(jnp.stack(factors), axis=0) if factors else super().flux_factor(params, energy, baseline_m)
 
     def with_couplings(self, name):
         return InteractionSum(tuple(term.with_couplings(name) for term in self.terms))
@@ -109,14 +130,14 @@ def _terms(interaction: Interaction) -> tuple[Interaction, ...]:
 def strengths(interaction: Interaction, params: Params, nucleus: BoundNucleus, q: Array) -> dict[str, Array]:
     """Strength per incoming flavour of each kinematic shape, shape (3, *q.shape).
 
-    The ``vector`` strength of flavour a is sum_b |Q_ba|^2 over the outgoing flavours b.
+    The coherent strength of flavour a is sum_b |Q_ba|^2 over the outgoing flavours b.
     """
     total = dict(interaction.incoherent_terms(params, nucleus, q))
-    charge = interaction.weak_charge(params, nucleus, q)
+    charge, shape = interaction.weak_charge(params, nucleus, q), interaction.coherent_shape
     if charge is not None:
         coherent = jnp.sum(charge.real**2 + charge.imag**2 if jnp.iscomplexobj(charge) else charge**2, axis=0)
-        total["vector"] = total["vector"] + coherent if "vector" in total else coherent
-    return total
+        total[shape] = total[shape] + coherent if shape in total else coherent
+    return total or {shape: jnp.zeros((3, *q.shape))}
 
 
 def flavour_diagonal(entries: Array) -> Array:

@@ -34,6 +34,7 @@ class StandardModel(Interaction):
     Args:
         couplings: ``tree``, ``erler-su`` or ``2023``. None takes those of the statistic of the measurement that the
             interaction is used with, and ``2023`` outside a likelihood.
+        exact_kinematics: keep the terms of relative size T/E (2E/M = 0.2 % of the argon cross section).
 
     Raises:
         UnknownNameError: no such couplings.
@@ -47,6 +48,7 @@ class StandardModel(Interaction):
     name = "standard-model"
     source = "arXiv:2303.09360"
     couplings: str | None = eqx.field(static=True, default=None)
+    exact_kinematics: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         if self.couplings is not None:
@@ -62,4 +64,8 @@ class StandardModel(Interaction):
         return flavour_diagonal(charge)
 
     def with_couplings(self, name):
-        return self if self.couplings else StandardModel(name)
+        return self if self.couplings else StandardModel(name, self.exact_kinematics)
+
+    @property
+    def coherent_shape(self):
+        return "vector_exact" if self.exact_kinematics else "vector"
