@@ -150,7 +150,7 @@ def test_xsec_is_the_sum_over_nuclei(name, flavour):
     check_types(data, {"recoil_kev": list, "dsigma_dt_cm2_per_kev": list})
     assert data["recoil_kev"] == pytest.approx(np.linspace(0.5, 40, 9), rel=1e-14)
     expected = cross_section(name, 30, np.linspace(0.5, 40, 9), flavour)
-    assert data["dsigma_dt_cm2_per_kev"] == pytest.approx(expected, rel=1e-12, abs=0)
+    np.testing.assert_allclose(data["dsigma_dt_cm2_per_kev"], expected, rtol=1e-12)
     assert data["dsigma_dt_cm2_per_kev"][0] > 0
 
 
@@ -160,7 +160,7 @@ def test_xsec_of_a_point_nucleus_at_tree_level():
     T, M = np.array(data["recoil_kev"]) * 1e-3, target("Ar40").nuclei[0].mass
     charge = 18 * (0.5 - 2 * 0.24) - 22 / 2
     expected = G_F**2 * M / np.pi * (1 - M * T / (2 * 20**2)) * charge**2 * (HBARC * 1e-13) ** 2 * 1e-3
-    assert data["dsigma_dt_cm2_per_kev"] == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(data["dsigma_dt_cm2_per_kev"], expected, rtol=1e-5)
 
 
 def test_xsec_takes_the_options():
@@ -170,8 +170,8 @@ def test_xsec_takes_the_options():
     values = {"eps_dV_ee": 0.1, "eps_uV_etau": -0.2, "R_n_CsI": 5.5}
     data = output("xsec", "CsI", *words)
     expected = cross_section("CsI", 25, [1, 5, 9], "e", model, values, "fermi")
-    assert data["dsigma_dt_cm2_per_kev"] == pytest.approx(expected, rel=1e-12)
-    assert expected != pytest.approx(cross_section("CsI", 25, [1, 5, 9]), rel=0.01)
+    np.testing.assert_allclose(data["dsigma_dt_cm2_per_kev"], expected, rtol=1e-12)
+    assert np.all(np.abs(expected / cross_section("CsI", 25, [1, 5, 9]) - 1) > 0.01)
 
 
 def test_xsec_is_zero_beyond_the_end_point():
@@ -506,7 +506,7 @@ FIT = [
     ),
 ]
 XSEC = [
-    (["CsJ"], ["target 'CsJ'", "'CsI'?"]),
+    (["C3F9"], ["target 'C3F9'", "'C3F8'?"]),
     (["Cs134"], ["target 'Cs134'", "'Cs133'?"]),
     *((["CsI", "--energy-mev", energy], ["`--energy-mev`", energy]) for energy in ("0.0", "-30.0", "nan", "inf")),
     *(

@@ -60,7 +60,6 @@ def test_errors_can_be_caught_as_one_or_as_builtins(error, builtin):
     assert issubclass(error, builtin)
 
 
-@pytest.mark.xfail(strict=True, reason="UnknownNameError has more arguments than Exception.args", raises=TypeError)
 def test_errors_survive_the_way_back_from_a_worker_process():
     error = UnknownNameError("form factor", "helms", FORM_FACTORS)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -72,7 +72,7 @@ def test_theory_neutron_radii():
 def test_table_is_consistent(name):
     nuclide = NUCLEI[name]
     assert name == nuclide.name
-    assert nuclide.A == int("".join(c for c in name if c.isdigit()))
+    assert int("".join(c for c in name if c.isdigit())) == nuclide.A
     assert 0.9985 < nuclide.mass / (nuclide.A * U) < 1.0001
     assert 0.75 < nuclide.R_p / nuclide.A ** (1 / 3) < 1.15
 
@@ -93,8 +93,10 @@ def test_natural_abundances():
 def test_atoms_in_a_mass():
     # 14.6 kg of CsI: 14600 / 259.81 formula units in mol
     np.testing.assert_allclose(target("CsI").atoms(14.6), [14600 / 259.81 * 6.02214076e23] * 2, rtol=1e-5)
-    carbon, fluorine = target("C3F8").atoms(1.0)
-    assert fluorine / carbon == pytest.approx(8 / 3, rel=1e-14)
+    carbon12, carbon13, fluorine = target("C3F8").atoms(1.0)
+    assert fluorine / (carbon12 + carbon13) == pytest.approx(8 / 3, rel=1e-14)
+    assert target("C").molar_mass == pytest.approx(12.011, abs=1e-3)
+    assert target("W").molar_mass == pytest.approx(183.84, abs=1e-2)
     argon = target("Ar")
     assert sum(argon.atoms(2.0)) == pytest.approx(2000 / 39.948 * 6.02214076e23, rel=2e-5)
 

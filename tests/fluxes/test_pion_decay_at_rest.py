@@ -31,12 +31,12 @@ def test_components():
 def test_prompt_line_balances_the_muon():
     # energy and momentum of pi -> mu nu: m_pi = E + sqrt(E^2 + m_mu^2)
     assert NU_MU_ENERGY + np.hypot(NU_MU_ENERGY, M_MU) == pytest.approx(M_PI, rel=1e-15)
-    assert NU_MU_ENERGY == pytest.approx(29.79, abs=0.005)
+    assert pytest.approx(29.79, abs=0.005) == NU_MU_ENERGY
     assert NU_MU.energy_max == NU_MU_ENERGY
 
 
 def test_end_point():
-    assert END_POINT == pytest.approx(52.83, abs=0.005)
+    assert pytest.approx(52.83, abs=0.005) == END_POINT
     assert NU_E.energy_max == NUBAR_MU.energy_max == END_POINT
     # the nu_e spectrum vanishes at the end point; that of nubar_mu is largest there
     assert float(nu_e_density(END_POINT)) == pytest.approx(0, abs=1e-15)

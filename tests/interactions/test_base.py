@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import cevjax
 from cevjax.errors import ParameterClashError
 from cevjax.form_factors import form_factor
 from cevjax.interactions import NSI, Interaction, InteractionSum, StandardModel, strengths
@@ -45,6 +46,10 @@ class Scalar(Interaction):
     def incoherent_terms(self, params, nucleus, q):
         strength = self.size * jnp.ones((3, *q.shape))
         return {"scalar": strength, "vector": strength / 2}
+
+    @property
+    def changes_flux(self):
+        return True
 
     def flux_factor(self, params, energy, baseline_m):
         return jnp.ones((3, *energy.shape)) / 3
@@ -109,8 +114,9 @@ def test_parameters_of_a_sum():
 
 def test_survival_probabilities_multiply():
     energy = jnp.array([10.0, 20.0])
-    assert StandardModel().flux_factor({}, energy, 20.0) is None
-    assert (StandardModel() + NSI()).flux_factor({}, energy, 20.0) is None
+    for unchanged in (StandardModel(), StandardModel() + NSI()):
+        assert not unchanged.changes_flux
+        np.testing.assert_array_equal(unchanged.flux_factor({}, energy, 20.0), np.ones((3, 2)))
     total = Scalar(1.0) + StandardModel() + Scalar(1.0)
     np.testing.assert_allclose(total.flux_factor({}, energy, 20.0), np.full((3, 2), 1 / 9), rtol=1e-15)
 
@@ -132,7 +138,7 @@ def test_defaults_contribute_nothing():
 
     assert Nothing().parameters == ()
     assert (Nothing() + Nothing()).weak_charge({}, ARGON, Q) is None
-    assert strengths(Nothing(), {}, ARGON, Q) == {}
+    np.testing.assert_array_equal(strengths(Nothing(), {}, ARGON, Q)["vector"], np.zeros((3, len(Q))))
     params = {"sin2_theta_w": 0.23857}
     np.testing.assert_array_equal(
         strengths(StandardModel() + Nothing(), params, ARGON, Q)["vector"],
@@ -146,3 +152,36 @@ def test_flavour_diagonal():
     assert matrix.shape == (3, 3, 2)
     for i in range(2):
         np.testing.assert_array_equal(matrix[..., i], np.diag(entries[:, i]))
+
+
+def test_a_survival_probability_acts_on_rates_and_counts():
+    """Half of the muon neutrinos and all of the electron neutrinos arrive, at any energy."""
+
+    class Lost(Interaction):
+        name = "lost"
+
+        @property
+        def changes_flux(self):
+            return True
+
+        def flux_factor(self, params, energy, baseline_m):
+            return jnp.ones((3, *energy.shape)) * jnp.array([1.0, 0.5, 0.5]).reshape(3, *[1] * energy.ndim)
+
+    measurement = cevjax.load("coherent-csi-2021", statistic="2303.09360")
+    like = cevjax.Likelihood([measurement], StandardModel())
+    lossy = cevjax.Likelihood([measurement], StandardModel() + Lost())
+    full, less = (each.measurements[0].components[0] for each in (like, lossy))
+    spectra = np.asarray(full.spectra(like.nominal(), like.interaction))
+    np.testing.assert_allclose(
+        less.spectra(lossy.nominal(), lossy.interaction), spectra * [[0.5], [1.0], [0.5]], rtol=1e-12
+    )
+    events = [float(each.expected(each.nominal())["coherent-csi-2021"]["cevns"].sum()) for each in (like, lossy)]
+    assert 0.5 < events[1] / events[0] < 0.8
+
+
+def test_exact_kinematics_is_for_the_whole_charge():
+    exact = StandardModel(exact_kinematics=True) + NSI()
+    assert exact.shapes == ("vector_exact",)
+    assert (NSI() + StandardModel()).shapes == ("vector",)
+    params = {p.name: p.nominal for p in exact.parameters}
+    assert set(strengths(exact, params, ARGON, Q)) == {"vector_exact"}
