@@ -378,8 +378,10 @@ def test_two_data_sets(folder, monkeypatch):
     assert set(data["nuisances"]) == set(one["nuisances"])  # equal definitions are one parameter
     assert one["chi2_min"] < data["chi2_min"] < 2 * one["chi2_min"] + 10
     assert sorted(path.name for path in folder.iterdir()) == [f"both-{DATA}.png", "both-twin.png"]
-    mixed = output("predict", f"{DATA}:statistic={STATISTIC}", "twin:statistic=2211.11905", "--couplings", "tree")
-    assert mixed["statistic"] == {DATA: STATISTIC, "twin": "2211.11905"}
+    mixed = output("predict", f"{DATA}:statistic=2211.11905", "twin:statistic=2211.11905-shape")
+    assert mixed["statistic"] == {DATA: "2211.11905", "twin": "2211.11905-shape"}
+    clash = invoke("predict", f"{DATA}:statistic={STATISTIC}", "twin:statistic=2211.11905")
+    assert (clash.exit_code, clash.stdout) == (2, "") and "couplings" in clash.stderr
 
 
 # ------------------------------------------------------------------------------------------------------------ interval
@@ -523,6 +525,10 @@ XSEC = [
 ]
 
 
+def names(cases):
+    return [" ".join(map(str, words)).replace(" ".join(CHEAP), "").strip() or "empty" for words, _ in cases]
+
+
 def assert_refused(result, words, folder, left=()):
     """Exit status 2 and one line on standard error that says ``words``; no file but those ``left`` from before."""
     assert result.exit_code == 2, (result.stderr, result.exception)
@@ -535,7 +541,7 @@ def assert_refused(result, words, folder, left=()):
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-@pytest.mark.parametrize(("words", "said"), COMMON)
+@pytest.mark.parametrize(("words", "said"), COMMON, ids=names(COMMON))
 def test_unusable_options_are_refused(folder, words, said):
     for command in (["predict"], ["fit"], ["interval", "--poi", "sin2_theta_w", "--plot", "out.png"]):
         if command[0] != "interval" or "sin2_theta_w" not in " ".join(words):
@@ -543,14 +549,14 @@ def test_unusable_options_are_refused(folder, words, said):
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-@pytest.mark.parametrize(("words", "said"), FIT)
+@pytest.mark.parametrize(("words", "said"), FIT, ids=names(FIT))
 def test_unusable_fits_and_intervals_are_refused(folder, words, said):
     assert_refused(invoke(*words, "--json", "out.json", "--plot", "out.png"), said, folder)
     assert_refused(invoke(*words, "--json", "-"), said, folder)
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-@pytest.mark.parametrize(("words", "said"), XSEC)
+@pytest.mark.parametrize(("words", "said"), XSEC, ids=names(XSEC))
 def test_unusable_cross_sections_are_refused(folder, words, said):
     energy = () if "--energy-mev" in words else ("--energy-mev", 30)
     assert_refused(invoke("xsec", *words, *energy, "--json", "out.json"), said, folder)
