@@ -1,12 +1,14 @@
 """Shared by all tests: the compilation cache, the likelihoods, and where a full release may lie."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 import cevjax
 
+sys.path.insert(0, str(Path(__file__).parent / "validation"))  # the reference implementations, imported by name
 cevjax.enable_compilation_cache()
 
 

@@ -13,7 +13,10 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import least_squares
+from scipy.stats import exponnorm
 
+from cevjax.constants import TAU_PION
 from cevjax.datasets import coherent_csi_2021 as csi
 from cevjax.datasets.base import read_table, read_toml
 
@@ -48,6 +51,26 @@ def check(release: Path, tables: csi.Tables) -> dict[str, float]:
     return totals
 
 
+def check_pulse(path: Path) -> None:
+    """Fit the proton pulse to the arrival times of the prompt nu_mu, and assert that it is the embedded one.
+
+    ``path``: the time projection of the release's flux file, columns t_low (ns), nu_e, nu_mu, ... in even bins.
+    """
+    table = np.genfromtxt(path, delimiter=",", skip_header=2)
+    edges = np.append(table[:, 0], 2 * table[-1, 0] - table[-2, 0]) / 1e3
+    fractions = table[:, 2] / table[:, 2].sum()
+
+    def residuals(pulse: np.ndarray) -> np.ndarray:
+        mean, sigma = pulse
+        return np.diff(exponnorm.cdf(edges, TAU_PION / sigma, mean, sigma)) - fractions
+
+    fit = least_squares(residuals, [0.5, 0.2], xtol=1e-12)
+    beam = read_toml(OUT / "measurement.toml")["flux"]
+    np.testing.assert_allclose(fit.x, [beam["pulse_mean_us"], beam["pulse_sigma_us"]], atol=1e-4)
+    worst = np.abs(fit.fun).max() / fractions.max()
+    print(f"pulse: mean {fit.x[0]:.4f} us, sigma {fit.x[1]:.4f} us, residuals up to {100 * worst:.1f} % of the peak")
+
+
 def write(path: Path, header: str, rows: np.ndarray) -> None:
     lines = [f"# {header}", *(",".join(repr(float(x)) for x in row) for row in rows)]
     path.write_text("\n".join(lines) + "\n")
@@ -60,7 +83,11 @@ def sha256(path: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("release", type=Path)
-    release = parser.parse_args().release
+    parser.add_argument("--arrival-times", type=Path, help="time projection of the flux file, to check the pulse with")
+    options = parser.parse_args()
+    release = options.release
+    if options.arrival_times:
+        check_pulse(options.arrival_times)
     tables = csi.read_release(release)
     totals = check(release, tables)
 
