@@ -24,7 +24,8 @@ def parse_dataset(text: str) -> tuple[str, dict[str, str]]:
         key, separator, value = item.partition("=")
         if not separator or not key or not value:
             raise InvalidValueError(f"Choices of data set {name!r} must read key=value,key=value, but were {rest!r}.")
-        choices[key.strip().replace("-", "_")] = value.strip()
+        if choices.setdefault(key.strip().replace("-", "_"), value.strip()) != value.strip():
+            raise InvalidValueError(f"Choices of data set {name!r} must be made once, but {key!r} came twice.")
     return name, choices
 
 
@@ -43,8 +44,9 @@ def parse_assignments(items: Sequence[str], option: str) -> dict[str, float]:
             number, separator = 0.0, ""
         if not separator or not name:
             raise InvalidValueError(f"Option `{option}` must read NAME=VALUE with a number, but was {item!r}.")
-        if values.setdefault(name.strip(), number) != number:
+        if name.strip() in values and values[name.strip()] != number:
             raise InvalidValueError(f"Option `{option}` must give each parameter once, but `{name}` came twice.")
+        values[name.strip()] = number
     return values
 
 

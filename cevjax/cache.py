@@ -16,12 +16,12 @@ def enable_compilation_cache() -> Path | None:
     choice = os.environ.get("CEVJAX_CACHE", "")
     if choice.lower() == "off" or jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         return None
-    base = Path(choice) if choice else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cevjax"
-    folder = base / "jax"
     try:
+        base = Path(choice) if choice else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cevjax"
+        folder = base / "jax"
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None  # a read-only home must not stop a fit
+    except (OSError, RuntimeError):
+        return None  # no home or a read-only one must not stop a fit
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

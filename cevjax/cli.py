@@ -30,7 +30,7 @@ from .likelihood import Likelihood
 from .nuclei import NuclearModel, target
 from .parameters import Parameter, check_values, merge
 from .rates import differential_cross_section
-from .results import FitResult, describe, save_json, to_json
+from .results import FitResult, check_output, describe, save_json, to_json
 
 app = typer.Typer(
     name="cevjax",
@@ -40,7 +40,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+# names and units are neither markup nor emoji
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(highlight=False, markup=False, emoji=False, stderr=True)
 
 Datasets = Annotated[
     list[str], typer.Argument(metavar="DATASET...", help="Data sets, each NAME or NAME:choice=value,choice=value.")
@@ -82,10 +84,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(*args, **kwargs)
         except CevjaxError as error:
-            err.print(f"Error: {error}", markup=False, soft_wrap=True)
+            err.print(f"Error: {error}", soft_wrap=True)
             raise typer.Exit(2) from None
         except OSError as error:
-            err.print(f"Error: {error}", markup=False, soft_wrap=True)
+            err.print(f"Error: {error}", soft_wrap=True)
             raise typer.Exit(1) from None
 
     return app.command(function.__name__.rstrip("_"))(wrapper)
@@ -291,13 +293,12 @@ def _likelihood(datasets, interactions, statistic, couplings, form_factor, asimo
 def _grid(text: str, option: str) -> np.ndarray:
     try:
         low, high, count = text.split(":")
-        grid = np.linspace(float(low), float(high), int(count))
-        sound = len(grid) >= 1 and np.all(np.isfinite(grid)) and np.all(grid > 0)
+        ends, n = (float(low), float(high)), int(count)
     except ValueError:
-        grid, sound = np.empty(0), False
-    if not sound:
+        ends, n = (0.0, 0.0), 0
+    if n < 1 or not all(np.isfinite(end) and end > 0 for end in ends):
         raise InvalidValueError(f"Option `{option}` must read a:b:n with 0 < a, b and n >= 1, but was {text!r}.")
-    return grid
+    return np.linspace(*ends, n)
 
 
 def _check_outputs(plot: Path | None, json: str | None) -> None:
@@ -306,9 +307,11 @@ def _check_outputs(plot: Path | None, json: str | None) -> None:
         from . import plots
 
         plots.check_format(plot)
+    if json == "":
+        raise InvalidValueError("Option `--json` must name a file, or - for standard output, but was empty.")
     for path in (plot, Path(json) if json and json != "-" else None):
-        if path and not path.parent.is_dir():
-            raise InvalidValueError(f"Output file {path} must be in an existing folder, but {path.parent} is none.")
+        if path:
+            check_output(path)
 
 
 def _emit(json: str | None, data: dict[str, Any]) -> bool:
@@ -330,7 +333,8 @@ def _save_spectra(path: Path, like: Likelihood, expected: dict[str, dict[str, np
 
 
 def _print_rows(title: str, rows: list[dict[str, Any]]) -> None:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    out.print(title, style="italic", soft_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(rows[0] if rows else ()):
         table.add_column(column, overflow="fold", no_wrap=i == 0)
     for row in rows:

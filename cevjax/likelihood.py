@@ -109,7 +109,7 @@ class Likelihood:
     def n_bins(self) -> int:
         return sum(int(np.prod(m.shape)) for m in self.measurements)
 
-    def nominal(self, **values: float) -> dict[str, float]:
+    def nominal(self, /, **values: float) -> dict[str, float]:
         """The nominal point, with ``values`` in place of some.
 
         Raises:
@@ -182,7 +182,7 @@ def _common_couplings(measurements: Sequence[Measurement], interaction: Interact
     if len(wanted) > 1 and left_open:
         raise InvalidValueError(
             f"The statistics of the measurements use different couplings ({', '.join(wanted)}): choose with "
-            "StandardModel(couplings=...)."
+            "StandardModel(couplings=...), or --couplings."
         )
     return wanted[0]
 

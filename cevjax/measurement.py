@@ -24,6 +24,7 @@ from .interactions.base import Interaction, Params
 from .nuclei import NuclearModel, Nucleus
 from .parameters import Parameter
 from .response import BinnedResponse, BinnedTime
+from .staged import staged
 
 
 class Norm(eqx.Module):
@@ -131,6 +132,13 @@ class CoherentScattering(Component):
 
     def spectra(self, params: Params, interaction: Interaction) -> Array:
         """Recoils per MeV of each flux component in the whole target, shape (components, recoils)."""
+        known = (*interaction.parameters, *self.nuclear.parameters)
+        names = {p.name for p in known} | ({self.nuclear.size_nuisance} if self.nuclear.size_nuisance else set())
+        own = {name: value for name, value in params.items() if name in names}
+        return _spectra(own, (self, interaction))
+
+    def fold(self, params: Params, interaction: Interaction) -> Array:
+        """:meth:`spectra` before it is made a stage."""
         survival = rates.survival_of(params, interaction, self.baseline_m)
         if self.tables is None or survival is not None:
             nuclei, shapes = self.nuclear.target.nuclei, interaction.shapes
@@ -162,6 +170,9 @@ class CoherentScattering(Component):
         if isinstance(self.time, BinnedTime) and not self.time.nuisances:
             prepared = eqx.tree_at(lambda c: c.time, prepared, _fixed_times(self.time))
         return prepared
+
+
+_spectra = staged(lambda params, structure: structure[0].fold(params, structure[1]))
 
 
 @partial(jax.jit, static_argnums=(1, 2))
@@ -243,7 +254,10 @@ class Measurement(eqx.Module):
 
 def check_edges(label: str, edges) -> tuple[float, ...]:
     """Bin edges as floats; they must be finite and increase."""
-    values = np.asarray(edges, float)
+    try:
+        values = np.asarray(edges, float)
+    except (TypeError, ValueError):
+        values = np.empty(0)
     if values.ndim != 1 or len(values) < 2 or not np.all(np.isfinite(values)) or not np.all(np.diff(values) > 0):
         raise InvalidValueError(f"{label} must be at least two finite, increasing numbers, but are {edges!r}.")
     return tuple(float(v) for v in values)

@@ -111,6 +111,15 @@ def _difference(a: Parameter, b: Parameter) -> str:
     return ", ".join(f"{name} {x!r} and {y!r}" for name, x, y in fields if x != y)
 
 
+def check_members(parameter: Parameter, given: Iterable[str]) -> None:
+    """Refuse a parameter together with one of those that it stands for."""
+    clash = sorted(set(parameter.members) & set(given))
+    if clash:
+        raise InvalidValueError(f"Parameter `{parameter.name}` stands for {', '.join(clash)}: use one or the other.")
+
+
 def check_values(values: Mapping[str, float], parameters: Mapping[str, Parameter]) -> dict[str, float]:
     """Validate user-given values by name, finiteness and bounds."""
-    return {name: parameters[check_name("parameter", name, parameters)].check(value) for name, value in values.items()}
+    for name in values:
+        check_members(parameters[check_name("parameter", name, parameters)], values)
+    return {name: parameters[name].check(value) for name, value in values.items()}

@@ -29,6 +29,7 @@ LABELS = {
     "nin": "neutrino-induced neutrons",
     "ssb": "steady-state background",
 }
+FORMATS = (".pdf", ".png", ".svg")
 UNITS = {"t_us": r"$\mu$s"}
 COLOURS = {"cevns": "#2a6fbb", "brn": "#e08214", "nin": "#8073ac", "ssb": "#c9ccd1"}
 SPARE_COLOURS = ("#1b7837", "#b2182b", "#35978f", "#bf812d")
@@ -39,7 +40,7 @@ def spectra(measurement: Measurement, components: Mapping[str, np.ndarray], titl
     """Projections on each axis: stacked components, data with Poisson errors, and residuals below.
 
     Args:
-        measurement: gives bins and data.
+        measurement: gives bins, data and, for Gaussian data, their errors.
         components: {name: expected counts on the bins}, such as ``FitResult.expected()[measurement.name]``.
         title: above the figure.
     """
@@ -50,7 +51,11 @@ def spectra(measurement: Measurement, components: Mapping[str, np.ndarray], titl
         others = tuple(k for k in range(len(axes)) if k != i)
         projected = {c: np.asarray(counts).sum(axis=others) for c, counts in components.items()}
         observed = np.asarray(measurement.observed).sum(axis=others)
-        _projection(grid[0, i], grid[1, i], name, np.array(edges), projected, observed)
+        if measurement.sigma is None:
+            errors = poisson_errors(observed)
+        else:
+            errors = (np.sqrt(np.sum(np.asarray(measurement.sigma) ** 2, axis=others)),) * 2
+        _projection(grid[0, i], grid[1, i], name, np.array(edges), projected, observed, errors)
     grid[0, 0].legend(frameon=False, fontsize=9)
     grid[1, 0].set_ylabel("residual / sigma")
     if title:
@@ -59,7 +64,13 @@ def spectra(measurement: Measurement, components: Mapping[str, np.ndarray], titl
 
 
 def _projection(
-    top: Axes, bottom: Axes, name: str, edges: np.ndarray, components: dict[str, np.ndarray], observed: np.ndarray
+    top: Axes,
+    bottom: Axes,
+    name: str,
+    edges: np.ndarray,
+    components: dict[str, np.ndarray],
+    observed: np.ndarray,
+    errors: tuple[np.ndarray, np.ndarray],
 ) -> None:
     width, centre = np.diff(edges), (edges[1:] + edges[:-1]) / 2
     order = sorted(components, key=lambda c: (*BACKGROUND_FIRST, c).index(c))
@@ -72,15 +83,15 @@ def _projection(
         top.stairs(above / width, edges, baseline=below / width, fill=True, color=colour, label=label, linewidth=0)
         below = above
     top.stairs(below / width, edges, color="black", linewidth=1.0, label="sum")
-    low, high = poisson_errors(observed)
     style = {"color": "black", "marker": "o", "markersize": 4, "linestyle": "none", "capsize": 0}
-    top.errorbar(centre, observed / width, yerr=np.array([low, high]) / width, label="data", **style)
+    top.errorbar(centre, observed / width, yerr=np.array(errors) / width, label="data", **style)
     top.set_ylabel(f"events / {UNITS.get(name, name)}")
     top.set_ylim(bottom=0)
     root = np.sqrt(np.maximum(below, 1e-12))
-    bottom.errorbar(centre, (observed - below) / root, yerr=np.array([low, high]) / root, **style)
+    bottom.errorbar(centre, (observed - below) / root, yerr=np.array(errors) / root, **style)
     bottom.axhline(0, color="black", linewidth=0.8)
-    bottom.set_ylim(-4, 4)
+    reach = 1.1 * np.max(np.abs(observed - below) / root, initial=3.5)
+    bottom.set_ylim(-reach, reach)
     bottom.set_xlabel(LABELS.get(name, name))
     bottom.set_xlim(edges[0], edges[-1])
 
@@ -120,15 +131,14 @@ def profile_curve(result: IntervalResult) -> Figure:
 
 
 def check_format(path: str | Path) -> Path:
-    """The path, if matplotlib can write its format.
+    """The path, if it ends in a format that plots are written in.
 
     Raises:
-        InvalidValueError: it cannot; the message lists what it can.
+        InvalidValueError: it does not; the message lists them.
     """
     path = Path(path)
-    formats = Figure().canvas.get_supported_filetypes()
-    if path.suffix.lstrip(".").lower() not in formats:
-        raise InvalidValueError(f"Plot file {path} must end in one of {', '.join(sorted(formats))}.")
+    if path.suffix.lower() not in FORMATS:
+        raise InvalidValueError(f"Plot file {path} must end in one of {', '.join(FORMATS)}.")
     return path
 
 

@@ -75,7 +75,7 @@ class FitResult:
     @property
     def p_value(self) -> float:
         """Probability of a larger chi2, from the chi2 distribution with ``ndof`` degrees of freedom."""
-        return float(gammaincc(self.ndof / 2, self.chi2_min / 2))
+        return float(gammaincc(self.ndof / 2, max(self.chi2_min, 0.0) / 2))
 
     def expected(self) -> dict[str, dict[str, np.ndarray]]:
         """Expected counts at the best fit: {measurement: {component: array}}."""
@@ -195,20 +195,33 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
     Raises:
         InvalidValueError: the folder of ``path`` does not exist, or ``path`` is a folder.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise InvalidValueError(f"Output file {path} must be in an existing folder, but {path.parent} is none.")
-    if path.is_dir():
-        raise InvalidValueError(f"Output file {path} must be a file, but is a folder.")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    path = check_output(path)
+    if path.exists() and not path.is_file():
+        write(path)  # a device or a pipe: there is nothing to replace
+        return path
+    handle, name = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
         write(temporary)
         os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        os.replace(temporary, path.resolve())
     finally:
         temporary.unlink(missing_ok=True)
+    return path
+
+
+def check_output(path: str | Path) -> Path:
+    """``path``, if a file can be written there.
+
+    Raises:
+        InvalidValueError: its folder does not exist, or it is a folder.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InvalidValueError(f"Output file {path} must be in an existing folder, but {path.parent} is none.")
+    if path.is_dir():
+        raise InvalidValueError(f"Output file {path} must be a file, but is a folder.")
     return path
 
 

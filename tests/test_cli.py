@@ -616,8 +616,7 @@ def test_wrong_words_are_refused(folder, words, said):
 @pytest.fixture
 def one_step(monkeypatch):
     """A minimiser that stops after one step."""
-    run = minimize._run
-    monkeypatch.setattr(minimize, "_run", lambda *args, **options: run(*args, **{"max_steps": 1, **options}))
+    monkeypatch.setattr(minimize, "MAX_STEPS", 1)
 
 
 def test_a_fit_that_does_not_converge_says_so(one_step, folder):

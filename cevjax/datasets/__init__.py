@@ -11,7 +11,7 @@ from ..measurement import Measurement
 from ..registry import dataset_loader
 
 
-def load(name: str, **choices: Any) -> Measurement:
+def load(name: str, /, **choices: Any) -> Measurement:
     """Load a measurement by name.
 
     Args:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import InvalidValueError, check_name
 from ..likelihood import Likelihood
+from ..parameters import check_members
 from ..results import FitResult, LocalMinimum
 from .minimize import BATCH, Minimum, Space, hessian, minimize, space
 
@@ -39,9 +40,7 @@ def problem(like: Likelihood, free: Sequence[str], values: Mapping[str, float] |
     for name in free:
         if name in values:
             raise InvalidValueError(f"Parameter `{name}` must be either free or set, but was both.")
-        clash = sorted(set(known[name].members) & {*free, *values})
-        if clash:
-            raise InvalidValueError(f"Parameter `{name}` stands for {', '.join(clash)}: use one or the other.")
+        check_members(known[name], {*free, *values})
     dropped = tuple(n for n in like.nuisances if any(n in known[name].supersedes for name in free))
     nuisances = tuple(n for n in like.nuisances if n not in dropped and n not in values and n not in free)
     fitted = (*free, *nuisances)
@@ -124,7 +123,7 @@ def result_of(like: Likelihood, task: Problem, found: Minimum, began: float) -> 
         values={**task.fixed, **dict(zip(where.names, map(float, values), strict=True))},
         errors=dict(zip(where.names, errors, strict=True)),
         covariance=covariance,
-        chi2_min=2 * float(found.nll[best]),
+        chi2_min=max(2 * float(found.nll[best]), 0.0),  # rounding can take that of Asimov data below zero
         converged=converged,
         message=message + trouble,
         at_bound=names_at_bound,

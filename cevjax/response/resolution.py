@@ -13,6 +13,7 @@ from jax.scipy.special import gammaln
 from jax.typing import ArrayLike
 
 from ..fluxes.base import gauss_legendre
+from ..staged import staged
 from .efficiency import SigmoidEfficiency
 from .quenching import PolynomialQuenching
 
@@ -71,6 +72,11 @@ class BinnedResponse(eqx.Module):
 
     def __call__(self, params: Mapping[str, ArrayLike], recoil: ArrayLike) -> Array:
         """R_i(T), shape (bins, recoils), at recoil energies in MeV."""
+        own = {name: params[name] for name in self.nuisances}
+        return _integrate(own, (self, jnp.asarray(recoil, float)))
+
+    def integrate(self, params: Mapping[str, ArrayLike], recoil: Array) -> Array:
+        """:meth:`__call__` before it is made a stage."""
         energy = self.quenching(params, recoil)
         low, high, bin_of_panel = _panels(self.edges, self.panel)
         low = jnp.clip(self.efficiency.threshold(params), low, high)
@@ -80,6 +86,9 @@ class BinnedResponse(eqx.Module):
         panels = jnp.sum(weights[..., None] * self.resolution.density(nodes, energy), axis=1)
         n_bins = len(self.edges) - 1
         return panels if len(low) == n_bins else jnp.zeros((n_bins, panels.shape[1])).at[bin_of_panel].add(panels)
+
+
+_integrate = staged(lambda params, structure: structure[0].integrate(params, structure[1]))
 
 
 def _panels(edges: tuple[float, ...], width: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

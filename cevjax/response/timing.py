@@ -11,6 +11,7 @@ from jax import Array
 from jax.scipy.special import erfcx, ndtr
 from jax.typing import ArrayLike
 
+from ..staged import staged
 from .efficiency import ExponentialTimeEfficiency
 
 
@@ -150,9 +151,16 @@ class BinnedTime(eqx.Module):
 
     def __call__(self, params: Mapping[str, ArrayLike]) -> Array:
         """Shape (sources, bins)."""
+        return _integrate({name: params[name] for name in self.nuisances}, self)
+
+    def integrate(self, params: Mapping[str, ArrayLike]) -> Array:
+        """:meth:`__call__` before it is made a stage."""
         offset = self.unit * jnp.asarray(params[self.nuisance], float) if self.nuisance else 0.0
         start, rate = self.efficiency.start, self.efficiency.rate
         edges = np.array(self.edges)
         # the efficiency is flat up to `start` and exponential after it: each part of a bin has its own integral
         early, late = self.source.integrals(jnp.minimum(edges, start), jnp.maximum(edges, start), offset, rate)
         return jnp.diff(early) + jnp.exp(rate * start) * jnp.diff(late)
+
+
+_integrate = staged(lambda params, time: time.integrate(params))
