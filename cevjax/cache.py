@@ -23,6 +23,6 @@ def enable_compilation_cache() -> Path | None:
     except (OSError, RuntimeError):
         return None  # no home or a read-only one must not stop a fit
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     return folder

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -35,9 +36,9 @@ class SigmoidEfficiency(eqx.Module):
         minus: ArrayLike | None = None,
         nuisance: str | None = None,
     ):
-        centre = jnp.asarray(coefficients, float)
-        up, down = (centre, centre) if nuisance is None else (jnp.asarray(plus, float), jnp.asarray(minus, float))
-        self.table = jnp.stack([centre, (up - down) / 2, (up + down) / 2 - centre])
+        centre = np.asarray(coefficients, float)
+        up, down = (centre, centre) if nuisance is None else (np.asarray(plus, float), np.asarray(minus, float))
+        self.table = jnp.asarray(np.stack([centre, (up - down) / 2, (up + down) / 2 - centre]))
         self.nuisance = nuisance
 
     def coefficients(self, params: Mapping[str, ArrayLike]) -> Array:

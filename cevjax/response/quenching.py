@@ -31,8 +31,9 @@ class PolynomialQuenching(eqx.Module):
     nuisances: tuple[str, ...] = eqx.field(static=True)
 
     def __init__(self, coefficients: ArrayLike, variations: ArrayLike | Sequence = (), nuisances: tuple[str, ...] = ()):
-        self.coefficients = jnp.asarray(coefficients, float)
-        self.variations = jnp.asarray(np.array(variations, float)).reshape(len(nuisances), len(self.coefficients))
+        centre = np.asarray(coefficients, float)
+        self.coefficients = jnp.asarray(centre)
+        self.variations = jnp.asarray(np.asarray(variations, float).reshape(len(nuisances), len(centre)))
         self.nuisances = tuple(nuisances)
 
     def __call__(self, params: Mapping[str, ArrayLike], recoil: ArrayLike) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import factorial
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -81,6 +82,10 @@ class Pulse(eqx.Module):
         return cumulative[:, : early.size], cumulative[:, early.size :]
 
 
+CARDINAL_CUBIC = np.array([[1, 4, 1, 0], [-3, 0, 3, 0], [3, -6, 3, 0], [-1, 3, -3, 1]]) / 6
+"""Powers of u of the four cubic B-splines that overlap on 0 <= u < 1 (rows: powers)."""
+
+
 class TimeTemplate(eqx.Module):
     """A measured or simulated time distribution, given by its cumulative fractions at evenly spaced knots.
 
@@ -99,18 +104,20 @@ class TimeTemplate(eqx.Module):
     tilted: Array
 
     def __init__(self, knots: ArrayLike, cumulative: ArrayLike, rate: float = 0.0):
-        from scipy.interpolate import BSpline, PPoly
-
         knots, content = np.asarray(knots, float), np.pad(np.diff(np.asarray(cumulative, float)), 4)
         self.step = float(knots[-1] - knots[0]) / (len(knots) - 1)
-        breaks = knots[0] + self.step * (np.arange(len(content) + 4) - 5.5)  # the middle of a spline is that of its bin
-        self.start = float(breaks[0])
-        density = PPoly.from_spline(BSpline(breaks, content / self.step, 3)).c
-        # times exp(-rate t), to third order about each break (relative error below 1e-12)
-        series = np.array([-(rate**3) / 6, rate**2 / 2, -rate, 1.0])
-        product = np.array([np.convolve(row, series) for row in density.T]).T * np.exp(-rate * breaks[:-1])
-        self.plain = jnp.asarray(PPoly(density, breaks).antiderivative().c.T)
-        self.tilted = jnp.asarray(PPoly(product, breaks).antiderivative().c.T)
+        # between the middles of two bins the splines of these and of the next on either side overlap
+        self.start = float(knots[0]) - 2.5 * self.step
+        around = np.stack([content[k : len(content) - 3 + k] for k in range(4)])
+        density = CARDINAL_CUBIC @ around / self.step
+        middles = self.start + self.step * np.arange(density.shape[1])
+        # times exp(-rate t), to third order about each middle (relative error below 1e-12)
+        series = [(-rate * self.step) ** k / factorial(k) for k in range(4)]
+        product = np.zeros((7, density.shape[1]))
+        for k, term in enumerate(series):
+            product[k : k + 4] += term * density
+        self.plain = jnp.asarray(_cumulated(density, self.step))
+        self.tilted = jnp.asarray(_cumulated(product * np.exp(-rate * middles), self.step))
 
     def integrals(self, early: Array, late: Array, offset: ArrayLike, rate: ArrayLike) -> tuple[Array, Array]:
         """As :meth:`Pulse.integrals`, for one source; ``rate`` must be the one that the template was built with."""
@@ -121,11 +128,21 @@ class TimeTemplate(eqx.Module):
     def _spline(self, table: Array, t: Array) -> Array:
         u = jnp.clip((t - self.start) / self.step, 0.0, len(table))
         i = jnp.minimum(jnp.floor(u).astype(int), len(table) - 1)
-        dt = (u - i) * self.step
-        value = jnp.zeros_like(dt)
-        for coefficient in table[i].T:
-            value = value * dt + coefficient
+        value = jnp.zeros_like(u)
+        for coefficient in table[i].T[::-1]:
+            value = value * (u - i) + coefficient
         return value
+
+
+def _cumulated(density: np.ndarray, step: float) -> np.ndarray:
+    """Antiderivative of a piecewise polynomial, continuous and zero at the start.
+
+    ``density``: rows of coefficients of u^0, u^1, ... on pieces 0 <= u < 1 of width ``step``. Returns a row a piece.
+    """
+    powers = np.arange(1, len(density) + 1)[:, None]
+    rising = step * density / powers
+    before = np.concatenate([[0.0], np.cumsum(rising.sum(axis=0))[:-1]])
+    return np.concatenate([before[None], rising]).T
 
 
 class BinnedTime(eqx.Module):
