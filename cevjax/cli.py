@@ -27,7 +27,8 @@ from .inference import interval as run_interval
 from .interactions import interaction
 from .interactions.base import FLAVOURS
 from .likelihood import Likelihood
-from .nuclei import NuclearModel, target
+from .nuclear_model import NuclearModel
+from .nuclei import target
 from .parameters import Parameter, check_values, merge
 from .rates import differential_cross_section
 from .results import FitResult, check_output, describe, save_json, to_json

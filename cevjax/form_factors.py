@@ -6,7 +6,7 @@ Each is 1 at ``q = 0`` and smooth there in value and derivatives.
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -16,9 +16,7 @@ from jax.typing import ArrayLike
 
 from .constants import HBARC
 from .errors import check_name
-
-if TYPE_CHECKING:
-    from .nuclei import Nucleus
+from .nuclei import Nucleus
 
 
 def _three_j1_over_x(x: Array) -> Array:

@@ -21,7 +21,8 @@ from . import rates
 from .errors import InvalidValueError
 from .fluxes.base import Flux
 from .interactions.base import Interaction, Params
-from .nuclei import NuclearModel, Nucleus
+from .nuclear_model import NuclearModel
+from .nuclei import Nucleus
 from .parameters import Parameter
 from .response import BinnedResponse, BinnedTime
 from .staged import staged

@@ -7,19 +7,11 @@ in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import equinox as eqx
-import jax.numpy as jnp
-from jax import Array
-from jax.typing import ArrayLike
-
 from .constants import ATOMIC_MASS_UNIT, AVOGADRO, M_ELECTRON, NEUTRON_CHARGE_RADIUS2
 from .errors import InvalidValueError, check_name
-from .form_factors import FormFactor
-from .parameters import Parameter
 
 
 @dataclass(frozen=True)
@@ -188,98 +180,3 @@ def target(name: str) -> Target:
     symbols = {row.symbol for row in _TABLE}
     check_name("target", name, symbols | set(NUCLEI) | set(COMPOUNDS))
     return element(name)
-
-
-class BoundNucleus(eqx.Module):
-    """A nucleus with its form factor and radii at one parameter point: what interactions see.
-
-    ``protons(q)`` and ``neutrons(q)`` are Z F_Z(q) and N F_N(q).
-    """
-
-    nucleus: Nucleus = eqx.field(static=True)
-    form_factor: FormFactor
-    R_p: Array
-    R_n: Array
-
-    @property
-    def Z(self) -> int:
-        return self.nucleus.Z
-
-    @property
-    def N(self) -> int:
-        return self.nucleus.N
-
-    @property
-    def mass(self) -> float:
-        return self.nucleus.mass
-
-    def protons(self, q: ArrayLike) -> Array:
-        return self.nucleus.Z * self.form_factor(q, self.R_p)
-
-    def neutrons(self, q: ArrayLike) -> Array:
-        return self.nucleus.N * self.form_factor(q, self.R_n)
-
-
-class NuclearModel(eqx.Module):
-    """The nuclei of a target, their form factor and what is free in it.
-
-    Every nuclide has a neutron-radius parameter ``R_n_<nuclide>`` (fm); a compound of several also has the common
-    radius ``R_n_<target>``, which replaces theirs where it is given. A size nuisance, if any, scales the radii by
-    ``1 + sigma * nuisance``: the neutron radii alone, or protons and neutrons alike.
-    """
-
-    target: Target = eqx.field(static=True)
-    form_factor: FormFactor
-    size_nuisance: str | None = eqx.field(static=True, default=None)
-    size_sigma: float = eqx.field(static=True, default=0.0)
-    size_of_protons: bool = eqx.field(static=True, default=False)
-
-    @property
-    def common_radius(self) -> str:
-        return f"R_n_{self.target.name}"
-
-    @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        held = (self.size_nuisance,) if self.size_nuisance else ()
-        own = tuple(
-            Parameter(
-                f"R_n_{nuclide.name}",
-                round(self.form_factor.default_radii(nuclide)[1], 6),
-                "fm",
-                bounds=(2.0, 12.0),
-                scale=0.3,
-                window=(2.0, 9.0),
-                latex=rf"$R_n(\mathrm{{{nuclide.name}}})$",
-                description=f"neutron rms radius of {nuclide.name}",
-                supersedes=held,
-            )
-            for nuclide in self.target.nuclei
-        )
-        if len(own) == 1:
-            return own
-        common = Parameter(
-            self.common_radius,
-            round(sum(p.nominal for p in own) / len(own), 6),
-            "fm",
-            bounds=(2.0, 12.0),
-            scale=0.3,
-            window=(2.0, 9.0),
-            latex=rf"$R_n(\mathrm{{{self.target.name}}})$",
-            description=f"common neutron rms radius of the nuclei of {self.target.name}",
-            supersedes=held,
-            members=tuple(p.name for p in own),
-        )
-        return *own, common
-
-    def bind(self, params: Mapping[str, ArrayLike]) -> tuple[BoundNucleus, ...]:
-        """The nuclei at the radii of ``params``."""
-        factor = 1 + self.size_sigma * jnp.asarray(params[self.size_nuisance]) if self.size_nuisance else 1.0
-        return tuple(self._bind(nuclide, params, factor) for nuclide in self.target.nuclei)
-
-    def _bind(self, nuclide: Nucleus, params: Mapping[str, ArrayLike], factor: ArrayLike) -> BoundNucleus:
-        R_p = jnp.asarray(self.form_factor.default_radii(nuclide)[0], float)
-        R_n = jnp.asarray(params.get(self.common_radius, params.get(f"R_n_{nuclide.name}")), float)
-        if self.size_nuisance:
-            R_n = self.form_factor.scale_radius(R_n, factor)
-            R_p = self.form_factor.scale_radius(R_p, factor) if self.size_of_protons else R_p
-        return BoundNucleus(nuclide, self.form_factor, R_p, R_n)

@@ -16,9 +16,11 @@ from jax.typing import ArrayLike
 
 from . import kinematics
 from .constants import G_F, MEV2_TO_CM2
-from .fluxes.base import Flux, FluxComponent, gauss_legendre
+from .fluxes.base import Flux, FluxComponent
 from .interactions.base import Interaction, Params, strengths
-from .nuclei import BoundNucleus, Nucleus
+from .nuclear_model import BoundNucleus
+from .nuclei import Nucleus
+from .quadrature import gauss_legendre
 
 PREFACTOR = G_F**2 / np.pi * MEV2_TO_CM2
 """G_F^2/pi in cm^2 MeV^-2: times a mass in MeV, the unit of dsigma/dT in cm^2/MeV."""

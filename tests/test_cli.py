@@ -18,7 +18,8 @@ from cevjax.cli import app
 from cevjax.form_factors import form_factor
 from cevjax.inference import minimize
 from cevjax.interactions.base import FLAVOURS
-from cevjax.nuclei import NuclearModel, target
+from cevjax.nuclear_model import NuclearModel
+from cevjax.nuclei import target
 from cevjax.rates import differential_cross_section
 
 DATA = "coherent-csi-2021"

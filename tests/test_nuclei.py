@@ -7,7 +7,8 @@ import pytest
 
 from cevjax.errors import InvalidValueError, UnknownNameError
 from cevjax.form_factors import form_factor
-from cevjax.nuclei import NUCLEI, BoundNucleus, NuclearModel, Target, compound, element, nucleus, target
+from cevjax.nuclear_model import BoundNucleus, NuclearModel
+from cevjax.nuclei import NUCLEI, Target, compound, element, nucleus, target
 
 U = 931.49410372
 # mass excesses (keV, AME2020) and total electron binding energies (keV, relativistic Hartree-Fock)

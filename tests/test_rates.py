@@ -16,7 +16,8 @@ from cevjax import rates
 from cevjax.fluxes import PionDecayAtRest
 from cevjax.form_factors import form_factor
 from cevjax.interactions import NSI, StandardModel
-from cevjax.nuclei import BoundNucleus, NuclearModel, nucleus, target
+from cevjax.nuclear_model import BoundNucleus, NuclearModel
+from cevjax.nuclei import nucleus, target
 
 G_F, HBARC, M_MU, M_PI = 1.1663788e-11, 197.3269804, 105.6583755, 139.57039
 E_LINE, E_END = (M_PI**2 - M_MU**2) / (2 * M_PI), M_MU / 2

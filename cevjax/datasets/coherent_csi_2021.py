@@ -25,7 +25,8 @@ from ..errors import InvalidValueError, ReleaseFileError, check_name
 from ..fluxes import PionDecayAtRest, fluence
 from ..form_factors import form_factor as make_form_factor
 from ..measurement import Background, CoherentScattering, Measurement, Norm, check_edges
-from ..nuclei import NuclearModel, Target, compound
+from ..nuclear_model import NuclearModel
+from ..nuclei import Target, compound
 from ..parameters import Parameter, pull
 from ..response import (
     BinnedResponse,

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from functools import cache
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-
-@cache
-def gauss_legendre(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights on [0, 1]."""
-    x, w = np.polynomial.legendre.leggauss(n)
-    return (x + 1) / 2, w / 2
+from ..quadrature import gauss_legendre
 
 
 class FluxComponent(eqx.Module):

@@ -60,7 +60,7 @@ def interval(
     scan = _Scan(like, task, poi, minima)
     scan.extend(_grid(like, poi, scan.best, scan.spread(like)))
     scan.descend()
-    widened = scan.widen(like.parameters[poi].bounds, threshold)
+    scan.widen(like.parameters[poi].bounds, threshold)
     roots, sound = scan.roots(threshold)
     best = result_of(like, task, scan.minima, began)
     pieces = _pieces(scan, roots, threshold)
@@ -73,7 +73,7 @@ def interval(
         intervals=pieces,
         fit=best,
         profile=scan.result(),
-        converged=best.converged and sound and widened,
+        converged=best.converged and sound,
         seconds=time.perf_counter() - began,
     )
 
@@ -150,7 +150,7 @@ class _Scan:
         self.minima = Minimum(*(np.concatenate(pair) for pair in zip(self.minima, found, strict=True)))
         self._add(found.values[:, self.column], 2 * found.nll, found.values, found.converged)
 
-    def widen(self, bounds: tuple[float, float], threshold: float) -> bool:
+    def widen(self, bounds: tuple[float, float], threshold: float) -> None:
         """Scan outwards while an end is allowed and no bound is reached."""
         for _ in range(MAX_WIDENINGS):
             width = self.x[-1] - self.x[0]
@@ -160,9 +160,8 @@ class _Scan:
             if self.chi2[-1] < self.chi2_min + threshold and self.x[-1] < bounds[1]:
                 new.append(np.minimum(self.x[-1] + width * np.arange(1, 9) / 8, bounds[1]))
             if not new:
-                return True
+                return
             self.extend(np.unique(np.concatenate(new)))
-        return True
 
     def roots(self, threshold: float) -> tuple[np.ndarray, bool]:
         """Where chi2 crosses the threshold: all brackets at once, by regula falsi (Illinois)."""
@@ -192,7 +191,8 @@ class _Scan:
                 else:
                     fa[i] /= 2
                 b[i], fb[i] = x[i], fx[i]
-        return x, bool(np.all(sound))
+        narrow = np.abs(b - a) <= 1e-12 * (1 + np.abs(x))
+        return x, bool(np.all(sound & (narrow | (np.abs(fx) <= ROOT_TOLERANCE))))
 
     def result(self) -> ProfileResult:
         fitted = {name: self.values[:, i] for i, name in enumerate(self.task.where.names)}

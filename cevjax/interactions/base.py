@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from ..nuclei import BoundNucleus
+from ..nuclear_model import BoundNucleus
 from ..parameters import Parameter, merge
 
 FLAVOURS = ("e", "mu", "tau")

@@ -12,7 +12,7 @@ from jax import Array
 from jax.scipy.special import gammaln
 from jax.typing import ArrayLike
 
-from ..fluxes.base import gauss_legendre
+from ..quadrature import gauss_legendre
 from ..staged import staged
 from .efficiency import SigmoidEfficiency
 from .quenching import PolynomialQuenching

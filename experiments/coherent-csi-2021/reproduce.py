@@ -19,7 +19,8 @@ import cevjax
 from cevjax import plots
 from cevjax.fluxes import PionDecayAtRest
 from cevjax.form_factors import form_factor
-from cevjax.nuclei import NuclearModel, target
+from cevjax.nuclear_model import NuclearModel
+from cevjax.nuclei import target
 from cevjax.rates import flux_averaged_cross_section
 
 NAME = "coherent-csi-2021"

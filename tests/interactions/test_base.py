@@ -10,7 +10,8 @@ from cevjax.errors import ParameterClashError
 from cevjax.form_factors import form_factor
 from cevjax.interactions import NSI, Interaction, InteractionSum, StandardModel, strengths
 from cevjax.interactions.base import flavour_diagonal
-from cevjax.nuclei import BoundNucleus, nucleus
+from cevjax.nuclear_model import BoundNucleus
+from cevjax.nuclei import nucleus
 from cevjax.parameters import Parameter
 from cevjax.rates import differential_cross_section
 

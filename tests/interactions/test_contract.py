@@ -13,7 +13,8 @@ import pytest
 from cevjax.form_factors import form_factor
 from cevjax.interactions import StandardModel, strengths
 from cevjax.kinematics import SHAPES
-from cevjax.nuclei import NuclearModel, target
+from cevjax.nuclear_model import NuclearModel
+from cevjax.nuclei import target
 from cevjax.rates import differential_cross_section
 from cevjax.registry import interaction_class, interaction_names
 

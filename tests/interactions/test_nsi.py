@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as hnp
 
 from cevjax.form_factors import form_factor
 from cevjax.interactions import NSI, StandardModel, strengths
-from cevjax.nuclei import BoundNucleus, nucleus
+from cevjax.nuclear_model import BoundNucleus
+from cevjax.nuclei import nucleus
 
 ENTRIES = {"ee": (0, 0), "mumu": (1, 1), "tautau": (2, 2), "emu": (0, 1), "etau": (0, 2), "mutau": (1, 2)}
 NAMES = [f"eps_{quark}V_{entry}" for quark in "ud" for entry in ENTRIES]

@@ -8,7 +8,8 @@ import pytest
 from cevjax.errors import UnknownNameError
 from cevjax.form_factors import form_factor
 from cevjax.interactions import StandardModel, strengths
-from cevjax.nuclei import BoundNucleus, nucleus
+from cevjax.nuclear_model import BoundNucleus
+from cevjax.nuclei import nucleus
 from cevjax.rates import differential_cross_section
 
 NOMINAL = {"sin2_theta_w": 0.23857}
