@@ -47,8 +47,8 @@ def helm(q: ArrayLike, radius: ArrayLike, s: float = 0.9) -> Array:
 
     >>> float(helm(0.0, 4.8))
     1.0
-    >>> float(helm(50.0, 4.8))  # doctest: +ELLIPSIS
-    0.776...
+    >>> round(float(helm(50.0, 4.8)), 4)
+    0.7757
     """
     q, radius = jnp.asarray(q, float) / HBARC, jnp.asarray(radius, float)
     box = _box_radius(5 / 3 * (radius**2 - 3 * s**2))

@@ -27,7 +27,7 @@ class Nucleus:
 
     >>> cs = nucleus("Cs133")
     >>> cs.Z, cs.N, round(cs.mass, 1), round(cs.R_p, 4)
-    (55, 78, 123772.5, 4.8212)
+    (55, 78, 123772.8, 4.8212)
     """
 
     name: str
