@@ -13,17 +13,18 @@ class CevjaxError(Exception):
 class UnknownNameError(CevjaxError, KeyError):
     """A name that is not in the list of valid ones; the message offers the nearest."""
 
-    def __init__(self, kind: str, name: str, valid: Iterable[str]):
-        self.kind, self.name, self.valid = kind, name, sorted(valid)
+    def __init__(self, kind: str, name: str, valid: Iterable[str], hint: str = ""):
+        self.kind, self.name, self.valid, self.hint = kind, name, sorted(valid), hint
         close = difflib.get_close_matches(name, self.valid, n=1, cutoff=0.5)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        if not hint and close:
+            hint = f" Did you mean {close[0]!r}?"
         super().__init__(f"Unknown {kind} {name!r}.{hint} Valid names: {', '.join(self.valid) or '(none)'}.")
 
     def __str__(self) -> str:  # KeyError would show the repr
         return self.args[0]
 
     def __reduce__(self):  # so that it survives the way back from a worker process
-        return type(self), (self.kind, self.name, self.valid)
+        return type(self), (self.kind, self.name, self.valid, self.hint)
 
 
 class InvalidValueError(CevjaxError, ValueError):

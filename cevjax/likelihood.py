@@ -16,10 +16,11 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from .errors import InvalidValueError, check_name
+from .errors import InvalidValueError
 from .interactions.base import Interaction
 from .measurement import Measurement
 from .parameters import Parameter, check_values, merge
+from .registry import check_parameter
 
 MU_FLOOR = 1e-9
 """Below this expectation ln(mu) continues along its tangent: finite in value and gradient even at mu <= 0."""
@@ -117,6 +118,8 @@ class Likelihood:
             InvalidValueError: a value that is not finite or outside the bounds.
         """
         point = {p.name: p.nominal for p in self.parameters.values() if not p.members}
+        for name in values:
+            check_parameter(name, self.parameters)
         return {**point, **check_values(values, self.parameters)}
 
     def expected(self, params: Mapping[str, ArrayLike]) -> dict[str, dict[str, Array]]:
@@ -161,7 +164,7 @@ class Likelihood:
         if missing:
             raise InvalidValueError(f"Argument `params` must hold every parameter, but lacks {', '.join(missing)}.")
         for name in params:
-            check_name("parameter", name, self.parameters)
+            check_parameter(name, self.parameters)
 
     @cached_property
     def _names(self) -> tuple[str, ...]:

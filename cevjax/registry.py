@@ -10,12 +10,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from .errors import check_name
+from .errors import UnknownNameError, check_name
 
 if TYPE_CHECKING:
     from .interactions.base import Interaction
@@ -59,6 +59,22 @@ def interaction_class(name: str) -> Callable[..., Interaction]:
     check_name("interaction", name, interaction_names())
     own = _own_interactions()
     return own[name] if name in own else _offered("cevjax.interactions")[name].load()
+
+
+def check_parameter(name: str, parameters: Iterable[str]) -> str:
+    """``name``, if it is one of ``parameters``.
+
+    Raises:
+        UnknownNameError: it is not; the message says which interaction it belongs to, or offers the nearest name.
+    """
+    parameters = list(parameters)
+    if name in parameters:
+        return name
+    for owner, cls in _own_interactions().items():
+        if any(parameter.name == name for parameter in cls().parameters):
+            hint = f" It belongs to the interaction {owner!r}, which is not part of the model."
+            raise UnknownNameError("parameter", name, parameters, hint)
+    raise UnknownNameError("parameter", name, parameters)
 
 
 def dataset_names() -> tuple[str, ...]:

@@ -223,3 +223,10 @@ def test_a_data_set_from_outside_is_fitted(outside):
 
 def test_a_broken_plug_in_does_not_stop_the_others(outside):
     assert outside["own"]["converged"] is True
+
+
+def test_a_parameter_of_an_interaction_that_was_left_out(csi_likelihood):
+    with pytest.raises(UnknownNameError, match="'eps_uV_ee'.*belongs to the interaction 'nsi', which is not part"):
+        csi_likelihood("2303.09360").nominal(eps_uV_ee=0.1)
+    with pytest.raises(UnknownNameError, match="Did you mean 'eps_uV_ee'"):
+        csi_likelihood("2303.09360", nsi=True).nominal(eps_uV_e=0.1)

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import InvalidValueError, check_name
+from ..errors import InvalidValueError
 from ..likelihood import Likelihood
 from ..parameters import check_members
+from ..registry import check_parameter
 from ..results import FitResult, LocalMinimum
 from .minimize import BATCH, Minimum, Space, hessian, minimize, space
 
@@ -34,7 +35,7 @@ def problem(like: Likelihood, free: Sequence[str], values: Mapping[str, float] |
     free = (free,) if isinstance(free, str) else tuple(dict.fromkeys(free))
     known = like.parameters
     for name in free:
-        check_name("parameter", name, known)
+        check_parameter(name, known)
     values = dict(values or {})
     given = like.nominal(**values)
     for name in free:
