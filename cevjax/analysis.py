@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from .datasets import load
 from .errors import InvalidValueError
@@ -12,11 +15,13 @@ from .likelihood import Likelihood
 from .measurement import Measurement
 
 
-def parse_dataset(text: str) -> tuple[str, dict[str, str]]:
-    """Name and choices of ``name:key=value,key=value``.
+def parse_dataset(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and choices of ``name:key=value,key=value``; a value ``a:b:n`` is n equal bins from a to b.
 
     >>> parse_dataset("coherent-csi-2021:form_factor=fermi")
     ('coherent-csi-2021', {'form_factor': 'fermi'})
+    >>> parse_dataset("coherent-csi-2021:pe_edges=0:60:3")[1]
+    {'pe_edges': (0.0, 20.0, 40.0, 60.0)}
     """
     name, _, rest = text.partition(":")
     choices = {}
@@ -24,9 +29,17 @@ def parse_dataset(text: str) -> tuple[str, dict[str, str]]:
         key, separator, value = item.partition("=")
         if not separator or not key or not value:
             raise InvalidValueError(f"Choices of data set {name!r} must read key=value,key=value, but were {rest!r}.")
-        if choices.setdefault(key.strip().replace("-", "_"), value.strip()) != value.strip():
+        key, value = key.strip().replace("-", "_"), _range(value.strip())
+        if choices.setdefault(key, value) != value:
             raise InvalidValueError(f"Choices of data set {name!r} must be made once, but {key!r} came twice.")
     return name, choices
+
+
+def _range(text: str) -> str | tuple[float, ...]:
+    if not re.fullmatch(r"[-+.\de]+:[-+.\de]+:\d+", text):
+        return text
+    low, high, bins = text.split(":")
+    return tuple(float(x) for x in np.linspace(float(low), float(high), int(bins) + 1))
 
 
 def parse_assignments(items: Sequence[str], option: str) -> dict[str, float]:

@@ -6,6 +6,8 @@ Exit status: 0 on success, 2 on unusable input, 1 when the job itself failed.
 from __future__ import annotations
 
 import functools
+import os
+import signal
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -31,7 +33,7 @@ from .nuclear_model import NuclearModel
 from .nuclei import target
 from .parameters import Parameter, check_values, merge
 from .rates import differential_cross_section
-from .results import FitResult, check_output, describe, save_json, to_json
+from .results import UNFINISHED, FitResult, check_output, describe, save_json, to_json
 
 app = typer.Typer(
     name="cevjax",
@@ -276,7 +278,8 @@ def interval(
         unit = like.parameters[poi].unit
         pieces = [{"from": _end(low, "open"), "to": _end(high, "open"), "unit": unit} for low, high in result.intervals]
         _print_rows(f"{poi} at {100 * cl:g} % CL: best fit {result.best_fit:.5g} {unit}".rstrip(), pieces)
-        out.print(f"chi2_min {result.chi2_min:.3f}, {result.seconds:.2f} s")
+        remark = f"; {result.message}" if result.message else ""
+        out.print(f"chi2_min {result.chi2_min:.3f}, {result.seconds:.2f} s{remark}")
     if plot:
         from . import plots
 
@@ -310,6 +313,8 @@ def _check_outputs(plot: Path | None, json: str | None) -> None:
         plots.check_format(plot)
     if json == "":
         raise InvalidValueError("Option `--json` must name a file, or - for standard output, but was empty.")
+    if plot and json and plot == Path(json):
+        raise InvalidValueError(f"Options `--plot` and `--json` must name different files, but were both {json}.")
     for path in (plot, Path(json) if json and json != "-" else None):
         if path:
             check_output(path)
@@ -385,7 +390,17 @@ def _print_fit(result: FitResult) -> None:
 
 def main() -> None:
     """Entry point of the ``cevjax`` command."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     app()
+
+
+def _stop(number: int, _: object) -> None:
+    """End at once: compiled code does not pass on an exception from a signal handler reliably."""
+    for temporary in tuple(UNFINISHED):
+        temporary.unlink(missing_ok=True)
+    os.write(2, b"\nInterrupted: no output was written.\n")
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ class UnknownNameError(CevjaxError, KeyError):
 
     def __init__(self, kind: str, name: str, valid: Iterable[str], hint: str = ""):
         self.kind, self.name, self.valid, self.hint = kind, name, sorted(valid), hint
-        close = difflib.get_close_matches(name, self.valid, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(str(name), self.valid, n=1, cutoff=0.5)
         if not hint and close:
             hint = f" Did you mean {close[0]!r}?"
         super().__init__(f"Unknown {kind} {name!r}.{hint} Valid names: {', '.join(self.valid) or '(none)'}.")

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from .errors import check_name
+
 
 def recoil_energy_max(E: ArrayLike, M: ArrayLike) -> Array:
     r"""Largest recoil energy :math:`T_{max} = 2E^2/(M + 2E)`, MeV.
@@ -30,7 +32,9 @@ def neutrino_energy_min(T: ArrayLike, M: ArrayLike) -> Array:
 
 def momentum_transfer(T: ArrayLike, M: ArrayLike) -> Array:
     r"""Three-momentum transfer :math:`q = \sqrt{2MT}`, MeV (relative error :math:`T/4M < 10^{-6}`)."""
-    return jnp.sqrt(2 * jnp.asarray(M, float) * jnp.asarray(T, float))
+    T = jnp.asarray(T, float)
+    # zero, with a slope of zero, where there is no recoil
+    return jnp.where(T > 0, jnp.sqrt(2 * jnp.asarray(M, float) * jnp.where(T > 0, T, 1.0)), 0.0)
 
 
 def vector(E: Array, T: Array, M: Array) -> Array:
@@ -77,6 +81,7 @@ def shape(name: str, E: ArrayLike, T: ArrayLike, M: ArrayLike) -> Array:
     >>> float(shape("vector", 30.0, 0.02, 123_800.0))  # beyond the end point
     0.0
     """
+    check_name("kinematic shape", name, SHAPES)
     E, T, M = (jnp.asarray(x, float) for x in (E, T, M))
     threshold = lax.stop_gradient(neutrino_energy_min(T, M))  # its slope at T = 0 is infinite and of no use
     allowed = (threshold <= E) & (T >= 0) & (E > 0)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import NamedTuple
 
 import equinox as eqx
@@ -78,6 +78,13 @@ class Likelihood:
             measurements = (measurements,)
         if not measurements:
             raise InvalidValueError("Argument `measurements` must hold at least one measurement, but is empty.")
+        names = [m.name for m in measurements]
+        if len(set(names)) < len(names):
+            raise InvalidValueError(
+                f"Argument `measurements` must hold each data set once, but holds {', '.join(names)}."
+            )
+        if not isinstance(interaction, Interaction):
+            raise InvalidValueError(f"Argument `interaction` must be an Interaction, but was {interaction!r}.")
         self.interaction = interaction.with_couplings(_common_couplings(measurements, interaction))
         self.measurements = tuple(measurements)
         _ = self.parameters  # a clash shows here, not at first use
@@ -141,23 +148,28 @@ class Likelihood:
         if len(params) == len(names):
             values = [params.get(name) for name in names]
             if all(isinstance(value, float) for value in values):  # one array costs less than a dozen scalars
-                return self._nll_of_vector(np.array(values))
+                return self._compiled[1](np.array(values), self._observed)
         self._check_names(params)
-        return self._nll(dict(params))
+        return self._compiled[0](dict(params), self._observed)
 
     def chi2(self, params: Mapping[str, ArrayLike]) -> Array:
         """2 :meth:`nll`."""
         return 2 * self.nll(params)
 
     def asimov(self, params: Mapping[str, ArrayLike]) -> Likelihood:
-        """The same likelihood with the data replaced by the (unrounded) expectation at ``params``."""
+        """The same likelihood with the data replaced by the (unrounded) expectation at ``params``.
+
+        The auxiliary measurements stay at their means: a nuisance moved in ``params`` costs its penalty there.
+        """
         expected = self.expected(params)
         return self.with_observed([_total(expected[m.name]) for m in self.measurements])
 
     def with_observed(self, observed: Iterable[ArrayLike]) -> Likelihood:
         """The same likelihood with other counts, one array a measurement."""
         replaced = tuple(m.with_observed(o) for m, o in zip(self.measurements, observed, strict=True))
-        return eqx.tree_at(lambda like: like.measurements, self, replaced)
+        other = Likelihood.tree_unflatten(None, (replaced, self.interaction))
+        other.__dict__["_compiled"] = self._compiled
+        return other
 
     def _check_names(self, params: Mapping[str, ArrayLike]) -> None:
         missing = [p.name for p in self.parameters.values() if not p.members and p.name not in params]
@@ -170,13 +182,28 @@ class Likelihood:
     def _names(self) -> tuple[str, ...]:
         return tuple(self.nominal())
 
-    @cached_property
-    def _nll(self) -> Callable[[Mapping[str, ArrayLike]], Array]:
-        return jax.jit(partial(nll, self))
+    @property
+    def _observed(self) -> tuple[Array, ...]:
+        return tuple(m.observed for m in self.measurements)
 
     @cached_property
-    def _nll_of_vector(self) -> Callable[[ArrayLike], Array]:
-        return jax.jit(lambda values: nll(self, dict(zip(self._names, values, strict=True))))
+    def _compiled(self) -> tuple[Callable[..., Array], Callable[..., Array]]:
+        """The nll of a dictionary and of a vector of parameters, and of the data: other data need no compilation."""
+
+        def of_dict(params, observed):
+            return nll(_with_data(self, observed), params)
+
+        def of_vector(values, observed):
+            return of_dict(dict(zip(self._names, values, strict=True)), observed)
+
+        return jax.jit(of_dict), jax.jit(of_vector)
+
+
+def _with_data(like: Likelihood, observed: Iterable[Array]) -> Likelihood:
+    """The same likelihood with other data, unchecked."""
+    pairs = zip(like.measurements, observed, strict=True)
+    measurements = tuple(eqx.tree_at(lambda m: m.observed, m, counts) for m, counts in pairs)
+    return Likelihood.tree_unflatten(None, (measurements, like.interaction))
 
 
 def _common_couplings(measurements: Sequence[Measurement], interaction: Interaction) -> str:

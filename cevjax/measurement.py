@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 from . import rates
 from .errors import InvalidValueError
 from .fluxes.base import Flux
-from .interactions.base import Interaction, Params
+from .interactions.base import Interaction, Params, shapes_of
 from .nuclear_model import NuclearModel
 from .nuclei import Nucleus
 from .parameters import Parameter
@@ -49,6 +49,11 @@ class Component(eqx.Module):
 
     name: eqx.AbstractVar[str]
 
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Parameters that the component brings along, besides the nuisances of its measurement."""
+        return ()
+
     @abc.abstractmethod
     def __call__(self, params: Params, interaction: Interaction) -> Array:
         """Expected counts, of the shape of the measurement's bins."""
@@ -59,25 +64,27 @@ class Component(eqx.Module):
 
 
 class Background(Component):
-    """Energy shape times time shape, normalised to a number of events.
+    """Energy shape, times time shape if there is one, normalised to a number of events.
 
     Args:
         name: of the component.
         energy: fraction of the events in each energy bin.
-        time: one-row :class:`BinnedTime`, or fixed fractions of each time bin.
+        time: one-row :class:`BinnedTime`, or fixed fractions of each time bin; None without a time axis.
         total: events before the time efficiency.
         norm: its normalisation nuisances.
     """
 
     name: str = eqx.field(static=True)
     energy: Array
-    time: BinnedTime | Array
+    time: BinnedTime | Array | None
     total: float
     norm: Norm
 
     def __call__(self, params, interaction):
-        time = self.time(params)[0] if isinstance(self.time, BinnedTime) else self.time
-        return self.norm(params) * self.total * self.energy[:, None] * time
+        counts = self.norm(params) * self.total * self.energy
+        if self.time is None:
+            return counts
+        return counts[:, None] * (self.time(params)[0] if isinstance(self.time, BinnedTime) else self.time)
 
     def prepare(self, interaction):
         if isinstance(self.time, BinnedTime) and not self.time.nuisances:
@@ -86,7 +93,7 @@ class Background(Component):
 
 
 class CoherentScattering(Component):
-    r"""Coherent scattering of a pulsed flux on a target, in reconstructed energy and time.
+    r"""Coherent scattering of a flux on a target, in reconstructed energy and, for a pulsed source, in time.
 
     .. math:: N_{ij} = \sum_{n,a} N_n \Phi \int dT\, R_i(T)\, \frac{dN_{n,a}}{dT}(T)\; \tau_{aj}
 
@@ -100,7 +107,7 @@ class CoherentScattering(Component):
         fluence: neutrinos of each component through 1 cm^2.
         baseline_m: distance from the source, m.
         response: energy response, or its fixed matrix on the recoil grid.
-        time: arrival times of each flux component, or their fixed fractions.
+        time: arrival times of each flux component, or their fixed fractions; None without a time axis.
         norm: normalisation nuisances.
     """
 
@@ -111,7 +118,7 @@ class CoherentScattering(Component):
     fluence: float
     baseline_m: float
     response: BinnedResponse | Array
-    time: BinnedTime | Array
+    time: BinnedTime | Array | None
     norm: Norm
     recoil: Array
     weight: Array
@@ -131,6 +138,15 @@ class CoherentScattering(Component):
             **fields,
         )
 
+    @property
+    def parameters(self):
+        return self.nuclear.parameters
+
+    def shapes(self, interaction: Interaction) -> tuple[str, ...]:
+        """Kinematic shapes that the interaction uses; the same on all nuclei."""
+        nominal = {p.name: p.nominal for p in self.nuclear.parameters} | {self.nuclear.size_nuisance or "": 0.0}
+        return shapes_of(interaction, self.nuclear.bind(nominal)[0])
+
     def spectra(self, params: Params, interaction: Interaction) -> Array:
         """Recoils per MeV of each flux component in the whole target, shape (components, recoils)."""
         known = (*interaction.parameters, *self.nuclear.parameters)
@@ -142,7 +158,7 @@ class CoherentScattering(Component):
         """:meth:`spectra` before it is made a stage."""
         survival = rates.survival_of(params, interaction, self.baseline_m)
         if self.tables is None or survival is not None:
-            nuclei, shapes = self.nuclear.target.nuclei, interaction.shapes
+            nuclei, shapes = self.nuclear.target.nuclei, self.shapes(interaction)
             tables = tuple(rates.moments(self.flux, shapes, n, self.recoil, survival) for n in nuclei)
         else:
             tables = self.tables
@@ -155,15 +171,17 @@ class CoherentScattering(Component):
 
     def __call__(self, params, interaction):
         response = self.response(params, self.recoil) if isinstance(self.response, BinnedResponse) else self.response
-        time = self.time(params) if isinstance(self.time, BinnedTime) else self.time
         by_component = response @ (self.spectra(params, interaction) * self.weight).T
+        if self.time is None:
+            return self.norm(params) * jnp.sum(by_component, axis=1)
+        time = self.time(params) if isinstance(self.time, BinnedTime) else self.time
         return self.norm(params) * (by_component @ time)
 
     def prepare(self, interaction):
         prepared = eqx.tree_at(
             lambda c: c.tables,
             self,
-            _tables(self.flux, self.nuclear.target.nuclei, interaction.shapes, self.recoil),
+            _tables(self.flux, self.nuclear.target.nuclei, self.shapes(interaction), self.recoil),
             is_leaf=lambda x: x is None,
         )
         if isinstance(self.response, BinnedResponse) and not self.response.nuisances:
@@ -212,18 +230,24 @@ class Measurement(eqx.Module):
     name: str = eqx.field(static=True)
     statistic: str = eqx.field(static=True)
     axes: tuple[tuple[str, tuple[float, ...]], ...] = eqx.field(static=True)
-    observed: Array
+    observed: Array = eqx.field(converter=lambda x: jnp.asarray(x, float))
     components: tuple[Component, ...]
     nuisances: tuple[Parameter, ...] = eqx.field(static=True)
-    sigma: Array | None = None
+    sigma: Array | None = eqx.field(default=None, converter=lambda x: x if x is None else jnp.asarray(x, float))
     couplings: str = eqx.field(static=True, default="2023")
     citation: str = eqx.field(static=True, default="")
 
     def __check_init__(self):
         for axis, edges in self.axes:
             check_edges(f"{self.name}: edges of {axis}", edges)
-        if eqx.is_array_like(self.observed) and not isinstance(self.observed, Tracer):
-            check_counts(self.name, np.asarray(self.observed), self.shape, negative=self.sigma is not None)
+        names = [component.name for component in self.components]
+        if len(set(names)) < len(names):
+            raise InvalidValueError(f"Components of {self.name} must have different names, but are {names}.")
+        check_counts(self.name, np.asarray(self.observed), self.shape, negative=self.sigma is not None)
+        if self.sigma is not None:
+            sigma = np.asarray(self.sigma)
+            if sigma.shape != self.shape or not np.all(np.isfinite(sigma) & (sigma > 0)):
+                raise InvalidValueError(f"Errors of {self.name} must be finite, positive and of shape {self.shape}.")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -231,13 +255,18 @@ class Measurement(eqx.Module):
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """Nuisances, and the nuclear parameters of the components."""
-        nuclear = [c.nuclear.parameters for c in self.components if isinstance(c, CoherentScattering)]
-        return (*self.nuisances, *(p for parameters in nuclear for p in parameters))
+        """Nuisances, and the parameters that the components bring along."""
+        return (*self.nuisances, *(p for component in self.components for p in component.parameters))
 
     def expected(self, params: Params, interaction: Interaction) -> dict[str, Array]:
         """Expected counts of each component, each of the shape of the bins."""
-        return {component.name: component(params, interaction) for component in self.components}
+        counts = {component.name: component(params, interaction) for component in self.components}
+        for name, values in counts.items():
+            if values.shape != self.shape:
+                raise InvalidValueError(
+                    f"Component {name!r} of {self.name} must have counts of shape {self.shape}, not {values.shape}."
+                )
+        return counts
 
     def prepare(self, interaction: Interaction) -> Measurement:
         """The same measurement with everything tabulated that no parameter touches."""

@@ -5,6 +5,7 @@ Values travel as ``dict[str, float]``; a :class:`Parameter` is everything else t
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ class Parameter:
     window: tuple[float, float] | None = None
     latex: str = ""
     description: str = ""
-    supersedes: tuple[str, ...] = ()
+    supersedes: tuple[str, ...] = field(default=(), compare=False)
     members: tuple[str, ...] = ()
     owner: str = field(default="", compare=False)
 
@@ -98,7 +99,10 @@ def merge(owners: Iterable[tuple[str, Iterable[Parameter]]]) -> dict[str, Parame
             known = merged.get(parameter.name)
             if known is None:
                 merged[parameter.name] = Parameter(**{**parameter.__dict__, "owner": owner})
-            elif known != parameter:
+            elif known == parameter:
+                both = tuple(dict.fromkeys((*known.supersedes, *parameter.supersedes)))
+                merged[parameter.name] = Parameter(**{**known.__dict__, "supersedes": both})
+            else:
                 raise ParameterClashError(
                     f"Parameter `{parameter.name}` is defined differently by {known.owner} and by {owner}: "
                     f"{_difference(known, parameter)}."
@@ -107,7 +111,7 @@ def merge(owners: Iterable[tuple[str, Iterable[Parameter]]]) -> dict[str, Parame
 
 
 def _difference(a: Parameter, b: Parameter) -> str:
-    fields = ((name, getattr(a, name), getattr(b, name)) for name in a.__dict__ if name != "owner")
+    fields = ((f.name, getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a) if f.compare)
     return ", ".join(f"{name} {x!r} and {y!r}" for name, x, y in fields if x != y)
 
 

@@ -51,11 +51,10 @@ def spectra(measurement: Measurement, components: Mapping[str, np.ndarray], titl
         others = tuple(k for k in range(len(axes)) if k != i)
         projected = {c: np.asarray(counts).sum(axis=others) for c, counts in components.items()}
         observed = np.asarray(measurement.observed).sum(axis=others)
-        if measurement.sigma is None:
-            errors = poisson_errors(observed)
-        else:
-            errors = (np.sqrt(np.sum(np.asarray(measurement.sigma) ** 2, axis=others)),) * 2
-        _projection(grid[0, i], grid[1, i], name, np.array(edges), projected, observed, errors)
+        sigma = None
+        if measurement.sigma is not None:
+            sigma = np.sqrt(np.sum(np.asarray(measurement.sigma) ** 2, axis=others))
+        _projection(grid[0, i], grid[1, i], name, np.array(edges), projected, observed, sigma)
     grid[0, 0].legend(frameon=False, fontsize=9)
     grid[1, 0].set_ylabel("residual / sigma")
     if title:
@@ -70,7 +69,7 @@ def _projection(
     edges: np.ndarray,
     components: dict[str, np.ndarray],
     observed: np.ndarray,
-    errors: tuple[np.ndarray, np.ndarray],
+    sigma: np.ndarray | None,
 ) -> None:
     width, centre = np.diff(edges), (edges[1:] + edges[:-1]) / 2
     order = sorted(components, key=lambda c: (*BACKGROUND_FIRST, c).index(c))
@@ -83,11 +82,13 @@ def _projection(
         top.stairs(above / width, edges, baseline=below / width, fill=True, color=colour, label=label, linewidth=0)
         below = above
     top.stairs(below / width, edges, color="black", linewidth=1.0, label="sum")
+    errors = poisson_errors(observed) if sigma is None else (sigma, sigma)
     style = {"color": "black", "marker": "o", "markersize": 4, "linestyle": "none", "capsize": 0}
     top.errorbar(centre, observed / width, yerr=np.array(errors) / width, label="data", **style)
     top.set_ylabel(f"events / {UNITS.get(name, name)}")
-    top.set_ylim(bottom=0)
-    root = np.sqrt(np.maximum(below, 1e-12))
+    if sigma is None:
+        top.set_ylim(bottom=0)
+    root = np.sqrt(np.maximum(below, 1e-12)) if sigma is None else sigma
     bottom.errorbar(centre, (observed - below) / root, yerr=np.array(errors) / root, **style)
     bottom.axhline(0, color="black", linewidth=0.8)
     reach = 1.1 * np.max(np.abs(observed - below) / root, initial=3.5)

@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from . import kinematics
 from .constants import G_F, MEV2_TO_CM2
 from .fluxes.base import Flux, FluxComponent
-from .interactions.base import Interaction, Params, strengths
+from .interactions.base import Interaction, Params, shapes_of, strengths
 from .nuclear_model import BoundNucleus
 from .nuclei import Nucleus
 from .quadrature import gauss_legendre
@@ -86,7 +86,7 @@ def recoil_spectrum(
     """Recoil spectrum per nucleus and unit fluence of each flux component, cm^2/MeV, shape (components, ...)."""
     recoil = jnp.asarray(recoil, float)
     survival = survival_of(params, interaction, baseline_m)
-    tables = moments(flux, interaction.shapes, nucleus.nucleus, recoil, survival)
+    tables = moments(flux, shapes_of(interaction, nucleus), nucleus.nucleus, recoil, survival)
     return fold_moments(tables, interaction, params, flux.flavours, nucleus, recoil)
 
 
@@ -121,8 +121,13 @@ def recoil_grid(nuclei: Sequence[Nucleus], flux: Flux, order: int = 24) -> tuple
 
 
 def flux_averaged_cross_section(
-    params: Params, interaction: Interaction, flux: Flux, nucleus: BoundNucleus, order: int = 64
+    params: Params,
+    interaction: Interaction,
+    flux: Flux,
+    nucleus: BoundNucleus,
+    baseline_m: ArrayLike = 0.0,
+    order: int = 64,
 ) -> Array:
     """Total cross section averaged over the spectrum of each flux component, cm^2, shape (components,)."""
     recoil, weight = recoil_grid([nucleus.nucleus], flux, order)
-    return recoil_spectrum(params, interaction, flux, nucleus, jnp.asarray(recoil)) @ weight
+    return recoil_spectrum(params, interaction, flux, nucleus, jnp.asarray(recoil), baseline_m) @ weight

@@ -146,6 +146,7 @@ class IntervalResult:
         fit: the global fit.
         profile: the profile that was scanned.
         converged: whether every minimisation behind the ends did.
+        message: what else to know: that chi2 does not depend on the parameter, or that another one's bound sets an end.
         seconds: wall time.
     """
 
@@ -157,6 +158,7 @@ class IntervalResult:
     fit: FitResult = field(repr=False)
     profile: ProfileResult = field(repr=False)
     converged: bool = True
+    message: str = ""
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -169,6 +171,7 @@ class IntervalResult:
             "best_fit": self.best_fit,
             "chi2_min": self.chi2_min,
             "converged": self.converged,
+            "message": self.message,
             "intervals": self.intervals,
             "seconds": self.seconds,
         }
@@ -189,6 +192,10 @@ def describe(like: Likelihood, command: str) -> dict[str, Any]:
     }
 
 
+UNFINISHED: set[Path] = set()
+"""Temporary files that are being written, for a handler that ends the process to remove."""
+
+
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Let ``write`` fill a temporary file beside ``path`` and move it there once it is complete.
 
@@ -202,12 +209,14 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
     handle, name = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
+    UNFINISHED.add(temporary)
     try:
         write(temporary)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path.resolve())
     finally:
         temporary.unlink(missing_ok=True)
+        UNFINISHED.discard(temporary)
     return path
 
 
@@ -215,14 +224,25 @@ def check_output(path: str | Path) -> Path:
     """``path``, if a file can be written there.
 
     Raises:
-        InvalidValueError: its folder does not exist, or it is a folder.
+        InvalidValueError: its folder does not exist or cannot be written to, or it is a folder.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise InvalidValueError(f"Output file {path} must be in an existing folder, but {path.parent} is none.")
     if path.is_dir():
         raise InvalidValueError(f"Output file {path} must be a file, but is a folder.")
+    if not os.access(path.resolve().parent, os.W_OK) or not _can_hold_files(path.resolve().parent):
+        raise InvalidValueError(f"Output file {path} must be in a folder that can be written to, but it cannot.")
     return path
+
+
+def _can_hold_files(folder: Path) -> bool:
+    """Whether a file can be made there: permissions say little for root and special file systems."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _umask() -> int:

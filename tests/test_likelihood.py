@@ -1,5 +1,8 @@
 """The likelihood: its terms against SciPy, its edges, its derivatives, and its names."""
 
+import dataclasses
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,8 +127,6 @@ def test_score_and_information_are_derivatives_of_the_bins(csi_likelihood):
 
 
 def test_gaussian_measurements_enter_with_their_errors(csi_likelihood):
-    import equinox as eqx
-
     like = csi_likelihood("2303.09360")
     sigma = jnp.full((9, 11), 3.0)
     gaussian = eqx.tree_at(lambda m: m.sigma, like.measurements[0], sigma, is_leaf=lambda x: x is None)
@@ -169,10 +170,8 @@ def test_a_clash_of_definitions_names_both_owners():
 
 
 def test_statistics_with_different_couplings_ask_for_a_choice():
-    import equinox as eqx
-
     one = cevjax.load("coherent-csi-2021")
-    other = cevjax.load("coherent-csi-2021", statistic="2211.11905")
+    other = dataclasses.replace(cevjax.load("coherent-csi-2021", statistic="2211.11905"), name="another")
     with pytest.raises(InvalidValueError, match=r"2023, tree.*StandardModel\(couplings=...\)"):
         cevjax.Likelihood([one, other], cevjax.StandardModel())
     assert cevjax.Likelihood([other], cevjax.StandardModel()).interaction.couplings == "tree"

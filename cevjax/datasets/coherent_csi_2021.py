@@ -268,6 +268,13 @@ def read_release(folder: Path, pe_edges: ArrayLike | None = None, time_edges: Ar
     event = "recoil energy in PE, recoil time in us"
     on = read_table(folder / "dataBeamOnC.txt", 2, event)
     off = read_table(folder / "dataBeamOnAC.txt", 2, event)
+    for path, events, expected in (("dataBeamOnC.txt", on, 1578), ("dataBeamOnAC.txt", off, 1295)):
+        inside = np.sum((events[:, 0] < facts["region_pe"]) & (events[:, 1] < facts["region_us"]))
+        if np.any(events < 0) or inside != expected:
+            raise ReleaseFileError(
+                f"File {folder / path}: expected {expected} events with PE < 60 and t < 6 us and none below zero, "
+                f"found {inside} in that region and {np.sum(np.any(events < 0, axis=1))} below zero."
+            )
     off = off[off[:, 1] < facts["region_us"]]
     curves = read_table(folder / "scintRespCoefficients.txt", 4, "coefficients a b c d")
     if len(curves) != 5:
@@ -307,8 +314,12 @@ def _cumulative(path: Path, what: str) -> tuple[np.ndarray, np.ndarray]:
     """Bin edges and events before each, of a template given by bin centres and contents."""
     centre, content = read_table(path, 2, what).T
     width = np.diff(centre)
-    if not np.allclose(width, width[0], rtol=1e-6) or np.any(content < 0):
-        raise ReleaseFileError(f"File {path}: expected evenly spaced bin centres and contents that are not negative.")
+    covered = len(centre) > 2 and centre[0] < 1 and centre[-1] > 6 and np.sum(content) > 0
+    if not covered or width[0] <= 0 or not np.allclose(width, width[0], rtol=1e-6) or np.any(content < 0):
+        raise ReleaseFileError(
+            f"File {path}: expected evenly spaced, increasing bin centres that cover the region, and contents that are "
+            "not negative and not all zero."
+        )
     edges = np.append(centre - width[0] / 2, centre[-1] + width[0] / 2)
     return edges, np.concatenate([[0.0], np.cumsum(content)])
 

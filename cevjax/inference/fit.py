@@ -42,8 +42,9 @@ def problem(like: Likelihood, free: Sequence[str], values: Mapping[str, float] |
         if name in values:
             raise InvalidValueError(f"Parameter `{name}` must be either free or set, but was both.")
         check_members(known[name], {*free, *values})
-    dropped = tuple(n for n in like.nuisances if any(n in known[name].supersedes for name in free))
-    nuisances = tuple(n for n in like.nuisances if n not in dropped and n not in values and n not in free)
+    open_ = [n for n in like.nuisances if n not in values and n not in free]
+    dropped = tuple(n for n in open_ if any(n in known[name].supersedes for name in free))
+    nuisances = tuple(n for n in open_ if n not in dropped)
     fitted = (*free, *nuisances)
     fixed = {name: value for name, value in given.items() if name not in fitted}
     return Problem(space(like, fitted), free, fixed, dropped)
@@ -110,13 +111,19 @@ def result_of(like: Likelihood, task: Problem, found: Minimum, began: float) -> 
     best = int(np.argmin(np.where(np.isfinite(found.nll), found.nll, np.inf)))
     where, values = task.where, found.values[best]
     at_bound = (values <= where.lower) | (values >= where.upper)
-    covariance, trouble = _covariance(hessian(like, where, values, task.fixed), at_bound)
+    covariance, flat, trouble = _covariance(hessian(like, where, values, task.fixed), where, at_bound)
     errors = [float(e) if np.isfinite(e) else None for e in np.sqrt(np.diag(covariance))]
-    names_at_bound = tuple(name for name, at in zip(where.names, at_bound, strict=True) if at)
+    names_at_bound, names_flat = (
+        tuple(name for name, chosen in zip(where.names, mask, strict=True) if chosen) for mask in (at_bound, flat)
+    )
     converged = bool(found.converged[best])
     message = "converged" if converged else f"not converged after {int(found.steps[best])} steps"
+    if not np.isfinite(found.nll[best]):
+        message += ": the likelihood is not finite"
     if names_at_bound:
-        message += f"; at a bound: {', '.join(names_at_bound)}"
+        message += f"; at a bound: {', '.join(names_at_bound)} (the other errors hold it there)"
+    if names_flat:
+        message += f"; the likelihood does not depend on {', '.join(names_flat)}"
     return FitResult(
         likelihood=like,
         free=task.free,
@@ -135,19 +142,22 @@ def result_of(like: Likelihood, task: Problem, found: Minimum, began: float) -> 
     )
 
 
-def _covariance(information: np.ndarray, at_bound: np.ndarray) -> tuple[np.ndarray, str]:
-    """Inverse of the information of the parameters away from bounds, nan elsewhere; and a remark if there is none."""
+def _covariance(information: np.ndarray, where: Space, at_bound: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """Inverse of the information of the parameters that are neither at a bound nor without effect, nan elsewhere.
+
+    Also which parameters have no effect, and a remark if there is no inverse.
+    """
     covariance = np.full_like(information, np.nan)
-    inside = np.flatnonzero(~at_bound)
-    block = information[np.ix_(inside, inside)]
-    scale = np.sqrt(np.abs(np.diag(block)))
-    if not len(inside) or not np.all(np.isfinite(block)) or np.any(scale == 0):
-        return covariance, "; no errors: the likelihood is flat in a parameter"
-    eigenvalues = np.linalg.eigvalsh(block / np.outer(scale, scale))
-    if eigenvalues[0] <= 1e-10:
-        return covariance, "; no errors: the information matrix is not positive (degenerate parameters)"
+    scale = np.sqrt(np.abs(np.diag(information)))
+    flat = ~at_bound & (scale * where.scale < 1e-5)
+    inside = np.flatnonzero(~at_bound & ~flat)
+    block, scale = information[np.ix_(inside, inside)], scale[inside]
+    if not len(inside) or not np.all(np.isfinite(block)):
+        return covariance, flat, "" if np.all(np.isfinite(block)) else "; no errors: the information is not finite"
+    if np.linalg.eigvalsh(block / np.outer(scale, scale))[0] <= 1e-10:
+        return covariance, flat, "; no errors: the information is not positive (degenerate parameters)"
     covariance[np.ix_(inside, inside)] = np.linalg.inv(block)
-    return covariance, ""
+    return covariance, flat, ""
 
 
 def _others(task: Problem, found: Minimum, best: int) -> tuple[LocalMinimum, ...]:

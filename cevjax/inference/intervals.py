@@ -57,6 +57,8 @@ def interval(
     task = problem(like, (poi, *free), values)
     threshold = 2 * float(gammaincinv(0.5, cl))
     minima = minimize(like, task.where, starting_points(like, task, BATCH), task.fixed)
+    if not np.any(np.isfinite(minima.nll)):
+        raise InvalidValueError(f"The likelihood is not finite anywhere in the search range of `{poi}`.")
     scan = _Scan(like, task, poi, minima)
     scan.extend(_grid(like, poi, scan.best, scan.spread(like)))
     scan.descend()
@@ -64,6 +66,7 @@ def interval(
     roots, sound = scan.roots(threshold)
     best = result_of(like, task, scan.minima, began)
     pieces = _pieces(scan, roots, threshold)
+    message = scan.remark(pieces, threshold)
     scan.extend(_around(pieces, like.parameters[poi].bounds))
     return IntervalResult(
         poi=poi,
@@ -74,6 +77,7 @@ def interval(
         fit=best,
         profile=scan.result(),
         converged=best.converged and sound,
+        message=message,
         seconds=time.perf_counter() - began,
     )
 
@@ -167,12 +171,12 @@ class _Scan:
         """Where chi2 crosses the threshold: all brackets at once, by regula falsi (Illinois)."""
         level = self.chi2_min + threshold
         excess = self.chi2 - level
-        left = np.flatnonzero(np.sign(excess[:-1]) * np.sign(excess[1:]) < 0)
+        left = np.flatnonzero((excess[:-1] <= 0) != (excess[1:] <= 0))
         if not len(left):
             return np.empty(0), True
         a, b = self.x[left], self.x[left + 1]
         fa, fb = excess[left], excess[left + 1]
-        inside = np.where(fa < 0, left, left + 1)
+        inside = np.where(fa <= 0, left, left + 1)
         anchors = self.values[inside]
         x, fx, sound = a, fa, np.ones(len(left), bool)
         for _ in range(60):
@@ -194,6 +198,18 @@ class _Scan:
         narrow = np.abs(b - a) <= 1e-12 * (1 + np.abs(x))
         return x, bool(np.all(sound & (narrow | (np.abs(fx) <= ROOT_TOLERANCE))))
 
+    def remark(self, pieces: list[list[float | None]], threshold: float) -> str:
+        """What a user must know to read the interval: no dependence at all, or ends set by another's bound."""
+        if np.ptp(self.chi2) < 1e-3 * threshold:
+            return f"chi2 does not depend on {self.poi}"
+        where, pressed = self.task.where, set()
+        for end in (end for piece in pieces for end in piece if end is not None):
+            row = self.values[np.argmin(np.abs(self.x - end))]
+            for name, value, low, high in zip(where.names, row, where.lower, where.upper, strict=True):
+                if name != self.poi and (value <= low or value >= high):
+                    pressed.add(name)
+        return f"at an end, {', '.join(sorted(pressed))} is at its bound" if pressed else ""
+
     def result(self) -> ProfileResult:
         fitted = {name: self.values[:, i] for i, name in enumerate(self.task.where.names)}
         return ProfileResult({self.poi: self.x}, self.chi2, fitted, self.ok)
@@ -213,8 +229,8 @@ def _profile_from(like: Likelihood, task: Problem, poi: str, starts: np.ndarray)
 def _pieces(scan: _Scan, roots: np.ndarray, threshold: float) -> list[list[float | None]]:
     """Pair the roots; an allowed end of the scan is open."""
     ends: list[float | None] = [float(r) for r in np.sort(roots)]
-    if scan.chi2[0] < scan.chi2_min + threshold:
+    if scan.chi2[0] <= scan.chi2_min + threshold:
         ends.insert(0, None)
-    if scan.chi2[-1] < scan.chi2_min + threshold:
+    if scan.chi2[-1] <= scan.chi2_min + threshold:
         ends.append(None)
     return [ends[i : i + 2] for i in range(0, len(ends), 2)]

@@ -66,7 +66,7 @@ class Minimum(NamedTuple):
 
     @property
     def converged(self) -> np.ndarray:
-        return self.distance < TOLERANCE
+        return (self.distance < TOLERANCE) & np.isfinite(self.nll)
 
 
 def minimize(
@@ -152,7 +152,7 @@ def _minimize(like, names, rest, starts, hold, rest_values, centre, scale, lower
         moving = jnp.where(hold | pressed, 0.0, 1.0)
         gradient = at.gradient * moving
         diagonal = (1e-13 + damping) * jnp.maximum(jnp.diag(at.curvature), 1e-6)
-        ridge = jnp.diag(diagonal * moving + 1 - moving)
+        ridge = jnp.diag(jnp.where(moving > 0, diagonal, 1.0))
 
         def newton(curvature):
             return -cho_solve(cho_factor(curvature * moving * moving[:, None] + ridge), gradient)
@@ -165,7 +165,8 @@ def _minimize(like, names, rest, starts, hold, rest_values, centre, scale, lower
         moved = trial - at.u
         predicted = -(gradient @ moved + 0.5 * moved @ curvature @ moved)
         # the distance to the minimum is that of the undamped model; damping is next to nothing where it matters
-        return trial, predicted, -0.5 * gradient @ step * (1 + damping)
+        distance = -0.5 * gradient @ step * (1 + damping)
+        return trial, predicted, jnp.where(jnp.isfinite(at.nll) & jnp.isfinite(distance), distance, jnp.inf)
 
     def unfinished(state):
         return (state.distance > TOLERANCE) & (state.steps < max_steps) & (state.damping < 1e12)

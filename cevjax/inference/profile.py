@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from ..errors import InvalidValueError
 from ..likelihood import Likelihood
 from ..results import ProfileResult
-from .fit import Problem, fit, problem, starting_points
+from .fit import Problem, problem, starting_points
 from .minimize import BATCH, minimize
 
 SPREAD_STARTS = 8
@@ -49,9 +49,9 @@ def profile(
     for name, column in columns.items():
         for extreme in (column.min(), column.max()):
             like.parameters[name].check(extreme)
-    anchor = fit(like, task.free, values, starts=None if len(task.free) > len(points) else 1)
-    anchors = np.array([[minimum[name] for name in task.where.names] for minimum in [anchor.values]])
-    return profile_at(like, task, columns, anchors)
+    count = BATCH if len(task.free) > len(columns) else 1
+    found = minimize(like, task.where, starting_points(like, task, count), task.fixed)
+    return profile_at(like, task, columns, found.values[[np.argmin(found.nll)]])
 
 
 def profile_at(

@@ -19,10 +19,13 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from ..errors import InvalidValueError, check_name
+from ..kinematics import SHAPES
 from ..nuclear_model import BoundNucleus
 from ..parameters import Parameter, merge
 
@@ -52,11 +55,6 @@ class Interaction(eqx.Module):
     def coherent_shape(self) -> str:
         """Kinematic shape of the coherent part."""
         return "vector"
-
-    @property
-    def shapes(self) -> tuple[str, ...]:
-        """All kinematic shapes that the interaction uses."""
-        return (self.coherent_shape,)
 
     @property
     def changes_flux(self) -> bool:
@@ -107,11 +105,6 @@ class InteractionSum(Interaction):
         return next((t.coherent_shape for t in self.terms if t.coherent_shape != "vector"), "vector")
 
     @property
-    def shapes(self):
-        own = (shape for term in self.terms for shape in term.shapes if shape != term.coherent_shape)
-        return tuple(dict.fromkeys((self.coherent_shape, *own)))
-
-    @property
     def changes_flux(self):
         return any(term.changes_flux for term in self.terms)
 
@@ -138,6 +131,27 @@ def strengths(interaction: Interaction, params: Params, nucleus: BoundNucleus, q
         coherent = jnp.sum(charge.real**2 + charge.imag**2 if jnp.iscomplexobj(charge) else charge**2, axis=0)
         total[shape] = total[shape] + coherent if shape in total else coherent
     return total or {shape: jnp.zeros((3, *q.shape))}
+
+
+def shapes_of(interaction: Interaction, nucleus: BoundNucleus) -> tuple[str, ...]:
+    """Kinematic shapes that an interaction uses, found by an abstract evaluation.
+
+    Raises:
+        InvalidValueError: the interaction uses a parameter that it does not declare, or is no interaction.
+        UnknownNameError: it names a kinematic shape that does not exist.
+    """
+    if not isinstance(interaction, Interaction):
+        raise InvalidValueError(f"Argument `interaction` must be an Interaction, but was {interaction!r}.")
+    params = {p.name: p.nominal for p in interaction.parameters if not p.members}
+    try:
+        found = jax.eval_shape(lambda q: strengths(interaction, params, nucleus, q), jnp.ones(1))
+    except KeyError as error:
+        raise InvalidValueError(
+            f"Interaction {interaction.name!r} must declare its parameters, but uses {error} without."
+        ) from error
+    for name in found:
+        check_name("kinematic shape", name, SHAPES)
+    return tuple(found)
 
 
 def flavour_diagonal(entries: Array) -> Array:

@@ -143,7 +143,9 @@ def test_missing_release(tmp_path):
         ("dataBeamOnC.txt", "12.5", r"dataBeamOnC.txt, line \d+: expected 2 finite numbers .*recoil.* found '12.5'"),
         ("dataBeamOnC.txt", "12.5 abc", r"line \d+: expected 2 finite numbers"),
         ("dataBeamOnC.txt", "12.5 nan", r"line \d+: expected 2 finite numbers"),
-        ("brnPE.txt", "250.5 -0.1", "brnPE.txt: expected evenly spaced .* not negative"),
+        ("dataBeamOnC.txt", "12.5 1.5", "dataBeamOnC.txt: expected 1578 events .* found 1579 in that region"),
+        ("dataBeamOnC.txt", "70.0 -1.5", "dataBeamOnC.txt: expected 1578 events .* and 1 below zero"),
+        ("brnPE.txt", "250.5 -0.1", "brnPE.txt: expected evenly spaced.* not negative"),
         ("ninTrec.txt", "9 0.1", "ninTrec.txt: expected evenly spaced"),
         ("effCoefficients.txt", "1 2 3 4", "effCoefficients.txt: expected 3 curves, found 4"),
         ("scintRespCoefficients.txt", "1 2 3 4", "scintRespCoefficients.txt: expected 5 curves, found 6"),
@@ -156,6 +158,22 @@ def test_malformed_release_files(csi_release, tmp_path, file, line, message):
         handle.write(f"\n{line}\n")
     with pytest.raises(ReleaseFileError, match=message):
         cevjax.load("coherent-csi-2021", release=tmp_path)
+
+
+def test_a_release_file_that_was_cut_short_or_turned_round(csi_release, tmp_path):
+    for path in csi_release.iterdir():
+        shutil.copy(path, tmp_path)
+    events = (csi_release / "dataBeamOnC.txt").read_text().splitlines(keepends=True)
+    (tmp_path / "dataBeamOnC.txt").write_text("".join(events[:500]))
+    with pytest.raises(ReleaseFileError, match="dataBeamOnC.txt: expected 1578 events"):
+        cevjax.load("coherent-csi-2021", release=tmp_path)
+    (tmp_path / "dataBeamOnC.txt").write_text("".join(events))
+    lines = (csi_release / "brnPE.txt").read_text().splitlines(keepends=True)
+    zeros = [f"{line.split()[0]} 0\n" for line in lines]
+    for broken in (lines[::-1], lines[:2], lines[:1], zeros):
+        (tmp_path / "brnPE.txt").write_text("".join(broken))
+        with pytest.raises(ReleaseFileError, match="brnPE.txt: expected evenly spaced, increasing bin centres"):
+            cevjax.load("coherent-csi-2021", release=tmp_path)
 
 
 def test_an_empty_release_file(csi_release, tmp_path):

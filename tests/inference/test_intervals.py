@@ -76,3 +76,11 @@ def test_unusable_confidence_levels(csi_likelihood, cl):
 def test_unknown_parameter(csi_likelihood):
     with pytest.raises(UnknownNameError, match="Did you mean 'sin2_theta_w'"):
         cevjax.interval(csi_likelihood("2303.09360"), "sin2_thetaw")
+
+
+def test_what_limits_an_interval_is_said(csi_likelihood):
+    like = csi_likelihood("2303.09360", nsi=True)
+    assert "does not depend on eps_uV_tautau" in cevjax.interval(like, "eps_uV_tautau").message
+    assert cevjax.interval(like, "eps_dV_ee").message == ""
+    both = cevjax.interval(like, "eps_dV_ee", free=("eps_uV_ee",))
+    assert "eps_uV_ee is at its bound" in both.message

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import cevjax
-from cevjax.errors import ParameterClashError
+from cevjax.errors import InvalidValueError, ParameterClashError, UnknownNameError
 from cevjax.form_factors import form_factor
 from cevjax.interactions import NSI, Interaction, InteractionSum, StandardModel, strengths
-from cevjax.interactions.base import flavour_diagonal
+from cevjax.interactions.base import flavour_diagonal, shapes_of
 from cevjax.nuclear_model import BoundNucleus
 from cevjax.nuclei import nucleus
 from cevjax.parameters import Parameter
@@ -39,10 +39,6 @@ class Scalar(Interaction):
     @property
     def parameters(self):
         return (Parameter("C_S", scale=self.size),)
-
-    @property
-    def shapes(self):
-        return ("scalar", "vector")
 
     def incoherent_terms(self, params, nucleus, q):
         strength = self.size * jnp.ones((3, *q.shape))
@@ -102,7 +98,7 @@ def test_sums_are_flat_and_named():
     total = (StandardModel() + NSI()) + (Charge(HERMITIAN) + Scalar(1.0))
     assert [type(t) for t in total.terms] == [StandardModel, NSI, Charge, Scalar]
     assert total.name == "standard-model + nsi + charge + scalar"
-    assert total.shapes == ("vector", "scalar")
+    assert set(shapes_of(total, ARGON)) == {"vector", "scalar"}
 
 
 def test_parameters_of_a_sum():
@@ -182,7 +178,42 @@ def test_a_survival_probability_acts_on_rates_and_counts():
 
 def test_exact_kinematics_is_for_the_whole_charge():
     exact = StandardModel(exact_kinematics=True) + NSI()
-    assert exact.shapes == ("vector_exact",)
-    assert (NSI() + StandardModel()).shapes == ("vector",)
+    assert shapes_of(exact, ARGON) == ("vector_exact",)
+    assert shapes_of(NSI() + StandardModel(), ARGON) == ("vector",)
     params = {p.name: p.nominal for p in exact.parameters}
     assert set(strengths(exact, params, ARGON, Q)) == {"vector_exact"}
+
+
+def test_a_coherent_and_an_incoherent_vector_term_keep_their_own_shapes():
+    class Incoherent(Interaction):
+        name = "incoherent"
+
+        def incoherent_terms(self, params, nucleus, q):
+            return {"vector": jnp.ones((3, *q.shape))}
+
+    total = StandardModel(exact_kinematics=True) + Incoherent()
+    assert set(shapes_of(total, ARGON)) == {"vector", "vector_exact"}
+    like = cevjax.Likelihood([cevjax.load("coherent-csi-2021", statistic="2303.09360")], total)
+    assert np.isfinite(float(like.nll(like.nominal())))
+
+
+def test_mistakes_of_an_interaction_are_named():
+    class Misspelt(Interaction):
+        name = "misspelt"
+
+        def incoherent_terms(self, params, nucleus, q):
+            return {"magnetik": jnp.ones((3, *q.shape))}
+
+    class Undeclared(Interaction):
+        name = "undeclared"
+
+        def incoherent_terms(self, params, nucleus, q):
+            return {"magnetic": params["mu_nu"] * jnp.ones((3, *q.shape))}
+
+    csi = cevjax.load("coherent-csi-2021", statistic="2303.09360")
+    with pytest.raises(UnknownNameError, match="Unknown kinematic shape 'magnetik'. Did you mean 'magnetic'"):
+        cevjax.Likelihood([csi], StandardModel() + Misspelt())
+    with pytest.raises(InvalidValueError, match="must declare its parameters, but uses 'mu_nu'"):
+        cevjax.Likelihood([csi], StandardModel() + Undeclared())
+    with pytest.raises(InvalidValueError, match="must be an Interaction, but was <class"):
+        cevjax.Likelihood([csi], StandardModel)

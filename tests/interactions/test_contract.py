@@ -12,6 +12,7 @@ import pytest
 
 from cevjax.form_factors import form_factor
 from cevjax.interactions import StandardModel, strengths
+from cevjax.interactions.base import shapes_of
 from cevjax.kinematics import SHAPES
 from cevjax.nuclear_model import NuclearModel
 from cevjax.nuclei import target
@@ -96,11 +97,11 @@ def test_documented_with_a_source(name):
 
 
 @every_interaction
-def test_strengths_have_declared_shapes_and_three_flavours(name):
+def test_strengths_have_known_shapes_and_three_flavours(name):
     params = dict(zip(parameters(name), typical(name), strict=True))
     q = jnp.linspace(1.0, 100.0, 7)
     terms = strengths(complete(name), params, NUCLEUS, q)
-    assert set(terms) <= set(complete(name).shapes) <= set(SHAPES)
+    assert set(terms) == set(shapes_of(complete(name), NUCLEUS)) <= set(SHAPES)
     for strength in terms.values():
         assert strength.shape == (3, 7)
         assert not jnp.iscomplexobj(strength)
