@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from enum import StrEnum
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,7 @@ app = typer.Typer(
     name="cevjax",
     help="Coherent elastic neutrino-nucleus scattering: predictions, fits and intervals on real data.",
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -63,6 +65,15 @@ Asimov = Annotated[
 ]
 Json = Annotated[str | None, typer.Option("--json", metavar="PATH", help="Write JSON to PATH; - for standard output.")]
 PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Write a figure (png, pdf, svg).")]
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        out.print(metadata.version("cevjax"))
+        raise typer.Exit
 
 
 class Flavour(StrEnum):

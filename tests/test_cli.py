@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -658,3 +659,30 @@ def test_a_process_that_refuses_shows_no_traceback(tmp_path):
     done = run_process("xsec", "CsI", "--energy-mev", 30, "--recoil-kev", "1:inf:4", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1 and "--recoil-kev" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_command_leaves_no_file(tmp_path, name):
+    """The signal arrives while an output is being written."""
+    script = f"""
+import os, signal
+from cevjax import cli, results
+
+def write(temporary):
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.{name})
+    signal.pause()
+
+cli.app = lambda: results.write_atomically("result.json", write)
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 128 + getattr(signal, name)
+    assert "Interrupted: no output was written" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_version():
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.stdout.strip() == version("cevjax")

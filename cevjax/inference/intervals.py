@@ -53,7 +53,7 @@ def interval(
     """
     began = time.perf_counter()
     if not 0 < cl < 1:
-        raise InvalidValueError(f"Argument `cl` must be between 0 and 1, but was {cl}.")
+        raise InvalidValueError(f"Argument `cl` must be between 0 and 1 (0.90 for 90 %), but was {cl}.")
     task = problem(like, (poi, *free), values)
     threshold = 2 * float(gammaincinv(0.5, cl))
     minima = minimize(like, task.where, starting_points(like, task, BATCH), task.fixed)
