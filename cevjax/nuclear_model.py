@@ -64,36 +64,27 @@ class NuclearModel(eqx.Module):
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        held = (self.size_nuisance,) if self.size_nuisance else ()
-        own = tuple(
-            Parameter(
-                f"R_n_{nuclide.name}",
-                round(self.form_factor.default_radii(nuclide)[1], 6),
-                "fm",
-                bounds=(2.0, 12.0),
-                scale=0.3,
-                window=(2.0, 9.0),
-                latex=rf"$R_n(\mathrm{{{nuclide.name}}})$",
-                description=f"neutron rms radius of {nuclide.name}",
-                supersedes=held,
-            )
-            for nuclide in self.target.nuclei
-        )
+        nuclides = self.target.nuclei
+        own = tuple(self._radius(n.name, n.name, self.form_factor.default_radii(n)[1]) for n in nuclides)
         if len(own) == 1:
             return own
-        common = Parameter(
-            self.common_radius,
-            round(sum(p.nominal for p in own) / len(own), 6),
+        mean = sum(p.nominal for p in own) / len(own)
+        members = tuple(p.name for p in own)
+        return *own, self._radius(self.target.name, f"the nuclei of {self.target.name}, in common", mean, members)
+
+    def _radius(self, label: str, of: str, nominal: float, members: tuple[str, ...] = ()) -> Parameter:
+        return Parameter(
+            f"R_n_{label}",
+            round(nominal, 6),
             "fm",
             bounds=(2.0, 12.0),
             scale=0.3,
             window=(2.0, 9.0),
-            latex=rf"$R_n(\mathrm{{{self.target.name}}})$",
-            description=f"common neutron rms radius of the nuclei of {self.target.name}",
-            supersedes=held,
-            members=tuple(p.name for p in own),
+            latex=rf"$R_n(\mathrm{{{label}}})$",
+            description=f"neutron rms radius of {of}",
+            supersedes=(self.size_nuisance,) if self.size_nuisance else (),
+            members=members,
         )
-        return *own, common
 
     def bind(self, params: Mapping[str, ArrayLike]) -> tuple[BoundNucleus, ...]:
         """The nuclei at the radii of ``params``."""

@@ -100,7 +100,7 @@ def test_a_read_only_folder_stops_nothing(tmp_path):
     (folder / "jax").mkdir(parents=True)
     (folder / "jax").chmod(0o555)
     try:
-        probe(tmp_path, CEVJAX_CACHE=folder)
+        assert probe(tmp_path, CEVJAX_CACHE=folder)["configured"] == str(folder / "jax")
     finally:
         (folder / "jax").chmod(0o755)
 

@@ -132,7 +132,7 @@ def unlimited_errors(fitted):
     return dict(zip(free.parameters, free.hesse().errors, strict=True))
 
 
-def check_fit(statistic, poi):
+def assert_same_fit(statistic, poi):
     """Minimum, errors and one-sigma ends."""
     fitted = minuit(statistic, (poi,))
     assert fitted.valid
@@ -158,19 +158,19 @@ def check_fit(statistic, poi):
 
 @pytest.mark.parametrize("statistic", ["2303.09360", pytest.param("default", marks=pytest.mark.slow)])
 def test_fit_of_the_weak_mixing_angle(statistic):
-    check_fit(statistic, "sin2_theta_w")
+    assert_same_fit(statistic, "sin2_theta_w")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("statistic", ["2211.11905", "2211.11905-shape"])
 def test_fit_of_the_weak_mixing_angle_2211_11905(statistic):
-    check_fit(statistic, "sin2_theta_w")
+    assert_same_fit(statistic, "sin2_theta_w")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("statistic", ["2303.09360", "default"])
 def test_fit_of_the_neutron_radius(statistic):
-    check_fit(statistic, "R_n_CsI")
+    assert_same_fit(statistic, "R_n_CsI")
 
 
 @pytest.mark.slow
