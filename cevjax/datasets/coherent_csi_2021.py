@@ -3,7 +3,8 @@
 Statistics:
 
 - ``default``: every source of uncertainty as its own nuisance with a unit constraint: flux, both eigen-variations of
-  the quenching, efficiency, timing, neutron radius, and the BRN, NIN and steady-state normalisations. Helm form factor.
+  the quenching, efficiency, timing (250 ns, and bounded there), neutron radius (5 %), and the BRN, NIN and steady-state
+  normalisations. Helm form factor.
 - ``2211.11905``: that paper's chi2 with timing and efficiency at nominal: signal 11 %, BRN 25 %, NIN 35 %, SSB 2.1 %,
   radius 5 %. Klein-Nystrand form factor, tree-level couplings.
 - ``2211.11905-shape``: the same with timing and efficiency free within their ranges, without penalty.
