@@ -109,6 +109,8 @@ class CoherentScattering(Component):
         response: energy response, or its fixed matrix on the recoil grid.
         time: arrival times of each flux component, or their fixed fractions; None without a time axis.
         norm: normalisation nuisances.
+        recoil, weight: quadrature over recoil energies, MeV.
+        tables: flux moments on ``recoil`` of each nuclide, once prepared for an interaction.
     """
 
     name: str = eqx.field(static=True)
@@ -126,6 +128,7 @@ class CoherentScattering(Component):
 
     @classmethod
     def build(cls, *, nuclear, mass_kg, flux, order: int = 24, name: str = "cevns", **fields) -> CoherentScattering:
+        """The component for a detector of ``mass_kg``, with ``order`` recoil nodes in each wide panel."""
         recoil, weight = rates.recoil_grid(nuclear.target.nuclei, flux, order)
         atoms = np.array(nuclear.target.atoms(mass_kg))
         return cls(
