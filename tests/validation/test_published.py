@@ -17,16 +17,17 @@ def test_csi_standard_model_with_shape_uncertainties(csi_likelihood):
     assert cevjax.fit(csi_likelihood("2211.11905-shape")).chi2_min == pytest.approx(80.2, abs=0.7)
 
 
+@pytest.mark.xfail(strict=True, reason="84.04: 0.14 too much, cause not established (README of the study)")
 def test_csi_standard_model(csi_likelihood):
-    """2211.11905 publishes 83.2; ours is 84.04.
+    """2211.11905: 83.2."""
+    assert cevjax.fit(csi_likelihood("2211.11905")).chi2_min == pytest.approx(83.2, abs=0.7)
 
-    The excess over 83.2 is what the common time offset decides: with all beam components 10 ns later, 4 % of its range,
-    the published value is met. Both figures are pinned here.
-    """
-    like = csi_likelihood("2211.11905")
-    assert cevjax.fit(like).chi2_min == pytest.approx(84.04, abs=0.02)
+
+def test_csi_standard_model_is_where_the_study_says(csi_likelihood):
+    """The two figures that the README of the study quotes: as defined, and with the beam 10 ns later."""
+    assert cevjax.fit(csi_likelihood("2211.11905")).chi2_min == pytest.approx(84.04, abs=0.01)
     later = {"csi2021_timing": 10 / 250, "csi2021_efficiency": 0.0}
-    assert cevjax.fit(csi_likelihood("2211.11905-shape"), values=later).chi2_min == pytest.approx(83.2, abs=0.1)
+    assert cevjax.fit(csi_likelihood("2211.11905-shape"), values=later).chi2_min == pytest.approx(83.21, abs=0.01)
 
 
 def test_csi_events(csi_likelihood):
@@ -51,21 +52,21 @@ def test_csi_neutron_radius(csi_likelihood):
     assert (high - low) / 2 == pytest.approx(0.38, abs=0.08)
 
 
+def best_and_ends(like):
+    result = cevjax.interval(like, "sin2_theta_w", cl=0.6827)
+    ((low, high),) = result.intervals
+    return low, result.best_fit, high
+
+
+@pytest.mark.xfail(strict=True, reason="0.005 too low at all three points, cause not established (README of the study)")
 def test_csi_weak_mixing_angle_of_the_shape_statistic(csi_likelihood):
-    """An independent fit gives 0.240 [0.211, 0.272], ours is 0.005 lower at every point.
+    """An independent fit: 0.240 [0.211, 0.272]."""
+    np.testing.assert_allclose(best_and_ends(csi_likelihood("2211.11905-shape")), [0.211, 0.240, 0.272], atol=0.004)
 
-    With 1.5 % less steady-state background, within its 2.1 % uncertainty, ours agrees to 0.002.
-    """
-    import equinox as eqx
 
-    like = csi_likelihood("2211.11905-shape")
-    measurement = eqx.tree_at(lambda m: m.components[3].total, like.measurements[0], 1267.0)
-    less = cevjax.Likelihood([measurement], like.interaction)
-    published = [0.211, 0.240, 0.272]
-    for each, tolerance in ((like, 0.006), (less, 0.0025)):
-        result = cevjax.interval(each, "sin2_theta_w", cl=0.6827)
-        ((low, high),) = result.intervals
-        np.testing.assert_allclose([low, result.best_fit, high], published, atol=tolerance)
+def test_csi_weak_mixing_angle_of_the_shape_statistic_is_where_the_study_says(csi_likelihood):
+    found = best_and_ends(csi_likelihood("2211.11905-shape"))
+    np.testing.assert_allclose(found, [0.2056, 0.2348, 0.2670], atol=2e-4)
 
 
 def test_csi_nsi_minimum_is_below_the_standard_model(csi_likelihood):
