@@ -151,21 +151,21 @@ def _minimize(like, names, rest, starts, hold, rest_values, centre, scale, lower
         pressed = ((at.u <= lower) & (at.gradient > 0)) | ((at.u >= upper) & (at.gradient < 0))
         moving = jnp.where(hold | pressed, 0.0, 1.0)
         gradient = at.gradient * moving
-        diagonal = (1e-13 + damping) * jnp.maximum(jnp.diag(at.curvature), 1e-6)
-        ridge = jnp.diag(jnp.where(moving > 0, diagonal, 1.0))
+        diagonal = jnp.maximum(jnp.diag(at.curvature), 1e-6)
 
-        def newton(curvature):
+        def newton(curvature, damping):
+            ridge = jnp.diag(jnp.where(moving > 0, (1e-13 + damping) * diagonal, 1.0))
             return -cho_solve(cho_factor(curvature * moving * moving[:, None] + ridge), gradient)
 
-        learnt = newton(at.curvature + secant)
+        learnt = newton(at.curvature + secant, damping)
         definite = jnp.all(jnp.isfinite(learnt)) & (gradient @ learnt <= 0)
-        step = jnp.where(definite, learnt, newton(at.curvature))
+        step = jnp.where(definite, learnt, newton(at.curvature, damping))
         curvature = at.curvature + jnp.where(definite, secant, 0.0)
         trial = jnp.where(hold, at.u, jnp.clip(at.u + step, lower, upper))
         moved = trial - at.u
         predicted = -(gradient @ moved + 0.5 * moved @ curvature @ moved)
-        # the distance to the minimum is that of the undamped model; damping is next to nothing where it matters
-        distance = -0.5 * gradient @ step * (1 + damping)
+        # without damping, which would make any point look close to the minimum
+        distance = -0.5 * gradient @ newton(at.curvature, 0.0)
         return trial, predicted, jnp.where(jnp.isfinite(at.nll) & jnp.isfinite(distance), distance, jnp.inf)
 
     def unfinished(state):
