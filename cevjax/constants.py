@@ -24,6 +24,10 @@ M_TAU = 1776.93
 M_PION = 139.57039
 """Charged-pion mass, MeV."""
 M_W = 80369.2
+M_PROTON = 938.27208943
+M_NEUTRON = 939.56542194
+AXIAL_CHARGE = 1.2756
+"""g_A of the nucleon, from neutron decay (PDG 2024)."""
 ATOMIC_MASS_UNIT = 931.49410372
 """MeV."""
 

@@ -6,6 +6,7 @@ Energies and masses in MeV. ``E``: neutrino energy, ``T``: recoil energy, ``M``:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -24,10 +25,38 @@ def recoil_energy_max(E: ArrayLike, M: ArrayLike) -> Array:
     return 2 * E**2 / (M + 2 * E)
 
 
-def neutrino_energy_min(T: ArrayLike, M: ArrayLike) -> Array:
-    r"""Smallest neutrino energy that gives recoil ``T``: :math:`(T + \sqrt{T^2 + 2MT})/2`, MeV."""
-    T, M = jnp.asarray(T, float), jnp.asarray(M, float)
-    return (T + jnp.sqrt(T**2 + 2 * M * T)) / 2
+def recoil_energy_range(E: ArrayLike, M: ArrayLike, m: ArrayLike) -> tuple[Array, Array]:
+    r"""Smallest and largest recoil energy where the outgoing lepton has the mass ``m``, MeV.
+
+    .. math:: M(M + 2E)\,T^2 - [2ME^2 - (M + E)m^2]\,T + m^4/4 = 0
+
+    Both are zero below the threshold :math:`E = m + m^2/(2M)`.
+
+    >>> [round(1e3 * float(T), 4) for T in recoil_energy_range(30.0, 123_800.0, 15.0)]
+    [0.0652, 12.6503]
+    """
+    E, M, m = (jnp.asarray(x, float) for x in (E, M, m))
+    above = (E > 0) & (m + m**2 / (2 * M) <= E)
+    product = m**4 / (4 * M * (M + 2 * E))
+    total = (2 * M * E**2 - (M + E) * m**2) / (M * (M + 2 * E))
+    # factored, so that nothing cancels at threshold; its slope there is infinite and of no use
+    discriminant = (2 * M * (E - m) - m**2) * (2 * M * (E + m) - m**2) * (E / (M * (M + 2 * E))) ** 2
+    open_ = above & (discriminant > 0)
+    largest = (total + jnp.sqrt(jnp.where(open_, discriminant, 1.0)) * open_) / 2
+    largest = jnp.where(above, largest, 0.0)
+    return jnp.where(above, product / jnp.where(above, largest, 1.0), 0.0), largest
+
+
+def neutrino_energy_min(T: ArrayLike, M: ArrayLike, m: ArrayLike = 0.0) -> Array:
+    r"""Smallest neutrino energy that gives recoil ``T``, MeV, with an outgoing lepton of mass ``m``.
+
+    .. math:: E_{min} = \frac12\Big(T + \sqrt{T^2 + 2MT}\Big)\Big(1 + \frac{m^2}{2MT}\Big)
+    """
+    T, M, m = (jnp.asarray(x, float) for x in (T, M, m))
+    moving = T > 0
+    massive = 1 + m**2 / jnp.where(moving, 2 * M * T, 1.0)
+    energy = (T + jnp.sqrt(jnp.where(moving, T**2 + 2 * M * T, 1.0))) / 2 * massive
+    return jnp.where(moving, energy, jnp.where(m > 0, jnp.inf, 0.0))
 
 
 def momentum_transfer(T: ArrayLike, M: ArrayLike) -> Array:
@@ -53,7 +82,7 @@ def axial(E: Array, T: Array, M: Array) -> Array:
 
 
 def scalar(E: Array, T: Array, M: Array) -> Array:
-    r"""Scalar exchange: :math:`MT/E^2`."""
+    r"""Scalar exchange, and the interference of left- and right-handed electrons: :math:`MT/E^2`."""
     return M * T / E**2
 
 
@@ -67,24 +96,60 @@ def magnetic(E: Array, T: Array, M: Array) -> Array:
     return 1 / T - 1 / E
 
 
-SHAPES: dict[str, Callable[[Array, Array, Array], Array]] = {
-    shape.__name__: shape for shape in (vector, vector_exact, axial, scalar, tensor, magnetic)
+def electron_left(E: Array, T: Array, M: Array) -> Array:
+    """Neutrinos on left-handed, antineutrinos on right-handed electrons: 1."""
+    return jnp.ones_like(E * T)
+
+
+def electron_right(E: Array, T: Array, M: Array) -> Array:
+    r"""Neutrinos on right-handed, antineutrinos on left-handed electrons: :math:`(1 - T/E)^2`."""
+    return (1 - T / E) ** 2
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a cross section depends on the energies at a fixed momentum transfer.
+
+    Args:
+        function: of E, T, M, and of the mass of the outgoing lepton where that is a parameter.
+        mass: name of that parameter; "" where the outgoing lepton is massless.
+        crossed: name of the shape that antineutrinos have instead; "" for the same.
+    """
+
+    function: Callable[..., Array]
+    mass: str = ""
+    crossed: str = ""
+
+
+SHAPES: dict[str, Shape] = {
+    **{f.__name__: Shape(f) for f in (vector, vector_exact, axial, scalar, tensor, magnetic)},
+    "electron_left": Shape(electron_left, crossed="electron_right"),
+    "electron_right": Shape(electron_right, crossed="electron_left"),
 }
 """The shapes an interaction may name. Each is used through :func:`shape`, which closes the phase space."""
 
 
-def shape(name: str, E: ArrayLike, T: ArrayLike, M: ArrayLike) -> Array:
-    """Kinematic shape ``name``, zero where ``E`` is too small for recoil ``T`` and never negative.
+def crossed(kind: str | Shape, antineutrino: bool = True) -> Shape:
+    """A shape, or what antineutrinos have in its place."""
+    found = SHAPES[check_name("kinematic shape", kind, SHAPES)] if isinstance(kind, str) else kind
+    return SHAPES[found.crossed] if antineutrino and found.crossed else found
+
+
+def shape(kind: str | Shape, E: ArrayLike, T: ArrayLike, M: ArrayLike, m: ArrayLike = 0.0) -> Array:
+    """A kinematic shape, zero where ``E`` is too small for recoil ``T`` and never negative.
+
+    ``m`` is the mass of the outgoing lepton, for the shapes that know one.
 
     >>> float(shape("vector", 30.0, 0.005, 123_800.0))  # doctest: +ELLIPSIS
     0.6561...
     >>> float(shape("vector", 30.0, 0.02, 123_800.0))  # beyond the end point
     0.0
     """
-    check_name("kinematic shape", name, SHAPES)
-    E, T, M = (jnp.asarray(x, float) for x in (E, T, M))
-    threshold = lax.stop_gradient(neutrino_energy_min(T, M))  # its slope at T = 0 is infinite and of no use
+    kind = crossed(kind, antineutrino=False)
+    E, T, M, m = (jnp.asarray(x, float) for x in (E, T, M, m))
+    threshold = lax.stop_gradient(neutrino_energy_min(T, M, m))  # its slope at T = 0 is infinite and of no use
     allowed = (threshold <= E) & (T >= 0) & (E > 0)
     # the inner where keeps 1/E^2 and its derivative finite outside the phase space
     safe_E = jnp.where(allowed, E, threshold + 1.0)
-    return jnp.where(allowed, jnp.maximum(SHAPES[name](safe_E, T, M), 0.0), 0.0)
+    value = kind.function(safe_E, T, M, m) if kind.mass else kind.function(safe_E, T, M)
+    return jnp.where(allowed, jnp.maximum(value, 0.0), 0.0)

@@ -7,7 +7,6 @@ every background is one. Nothing here knows a particular experiment.
 from __future__ import annotations
 
 import abc
-from functools import partial
 
 import equinox as eqx
 import jax
@@ -17,22 +16,17 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from . import rates
 from .errors import InvalidValueError
-from .fluxes.base import Flux
-from .interactions.base import Interaction, Params, shapes_of
-from .nuclear_model import NuclearModel
-from .nuclei import Nucleus
+from .interactions.base import Interaction, Params
 from .parameters import Parameter
-from .response import BinnedResponse, BinnedTime
-from .staged import staged
+from .response import BinnedTime
 
 
 class Norm(eqx.Module):
-    """Product of normalisation factors 1 + sigma * pull.
+    """Normalisation factor: 1 plus the sum of sigma * pull.
 
     Args:
-        pulls: (parameter name, relative standard deviation) of each factor.
+        pulls: (parameter name, relative standard deviation) of each pull.
     """
 
     pulls: tuple[tuple[str, float], ...] = eqx.field(static=True, default=())
@@ -40,7 +34,7 @@ class Norm(eqx.Module):
     def __call__(self, params: Params) -> Array:
         factor = jnp.asarray(1.0)
         for name, sigma in self.pulls:
-            factor = factor * (1 + sigma * jnp.asarray(params[name]))
+            factor = factor + sigma * jnp.asarray(params[name])
         return factor
 
 
@@ -90,121 +84,6 @@ class Background(Component):
         if isinstance(self.time, BinnedTime) and not self.time.nuisances:
             return eqx.tree_at(lambda c: c.time, self, _fixed_times(self.time)[0])
         return self
-
-
-class CoherentScattering(Component):
-    r"""Coherent scattering of a flux on a target, in reconstructed energy and, for a pulsed source, in time.
-
-    .. math:: N_{ij} = \sum_{n,a} N_n \Phi \int dT\, R_i(T)\, \frac{dN_{n,a}}{dT}(T)\; \tau_{aj}
-
-    with the recoil spectrum of flux component a on nuclide n, the binned response R and the binned arrival times tau.
-
-    Args:
-        name: of the component.
-        nuclear: target nuclei with form factor and radii.
-        atoms: number of nuclei of each nuclide.
-        flux: its components, each of unit normalisation.
-        fluence: neutrinos of each component through 1 cm^2.
-        baseline_m: distance from the source, m.
-        response: energy response, or its fixed matrix on the recoil grid.
-        time: arrival times of each flux component, or their fixed fractions; None without a time axis.
-        norm: normalisation nuisances.
-        recoil, weight: quadrature over recoil energies, MeV.
-        tables: flux moments on ``recoil`` of each nuclide, once prepared for an interaction.
-    """
-
-    name: str = eqx.field(static=True)
-    nuclear: NuclearModel
-    atoms: Array
-    flux: Flux
-    fluence: float
-    baseline_m: float
-    response: BinnedResponse | Array
-    time: BinnedTime | Array | None
-    norm: Norm
-    recoil: Array
-    weight: Array
-    tables: tuple[dict[str, Array], ...] | None = None
-
-    @classmethod
-    def build(cls, *, nuclear, mass_kg, flux, order: int = 24, name: str = "cevns", **fields) -> CoherentScattering:
-        """The component for a detector of ``mass_kg``, with ``order`` recoil nodes in each wide panel."""
-        recoil, weight = rates.recoil_grid(nuclear.target.nuclei, flux, order)
-        atoms = np.array(nuclear.target.atoms(mass_kg))
-        return cls(
-            name=name,
-            nuclear=nuclear,
-            flux=flux,
-            atoms=jnp.asarray(atoms),
-            recoil=jnp.asarray(recoil),
-            weight=jnp.asarray(weight),
-            **fields,
-        )
-
-    @property
-    def parameters(self):
-        return self.nuclear.parameters
-
-    def shapes(self, interaction: Interaction) -> tuple[str, ...]:
-        """Kinematic shapes that the interaction uses; the same on all nuclei."""
-        nominal = {p.name: p.nominal for p in self.nuclear.parameters} | {self.nuclear.size_nuisance or "": 0.0}
-        return shapes_of(interaction, self.nuclear.bind(nominal)[0])
-
-    def spectra(self, params: Params, interaction: Interaction) -> Array:
-        """Recoils per MeV of each flux component in the whole target, shape (components, recoils)."""
-        known = (*interaction.parameters, *self.nuclear.parameters)
-        names = {p.name for p in known} | ({self.nuclear.size_nuisance} if self.nuclear.size_nuisance else set())
-        own = {name: value for name, value in params.items() if name in names}
-        return _spectra(own, (self, interaction))
-
-    def fold(self, params: Params, interaction: Interaction) -> Array:
-        """:meth:`spectra` before it is made a stage."""
-        survival = rates.survival_of(params, interaction, self.baseline_m)
-        if self.tables is None or survival is not None:
-            nuclei, shapes = self.nuclear.target.nuclei, self.shapes(interaction)
-            tables = tuple(rates.moments(self.flux, shapes, n, self.recoil, survival) for n in nuclei)
-        else:
-            tables = self.tables
-        flavours = self.flux.flavours
-        per_nuclide = [
-            n * rates.fold_moments(table, interaction, params, flavours, nucleus, self.recoil)
-            for n, table, nucleus in zip(self.atoms, tables, self.nuclear.bind(params), strict=True)
-        ]
-        return self.fluence * jnp.sum(jnp.stack(per_nuclide), axis=0)
-
-    def __call__(self, params, interaction):
-        response = self.response(params, self.recoil) if isinstance(self.response, BinnedResponse) else self.response
-        by_component = response @ (self.spectra(params, interaction) * self.weight).T
-        if self.time is None:
-            return self.norm(params) * jnp.sum(by_component, axis=1)
-        time = self.time(params) if isinstance(self.time, BinnedTime) else self.time
-        return self.norm(params) * (by_component @ time)
-
-    def prepare(self, interaction):
-        prepared = eqx.tree_at(
-            lambda c: c.tables,
-            self,
-            _tables(self.flux, self.nuclear.target.nuclei, self.shapes(interaction), self.recoil),
-            is_leaf=lambda x: x is None,
-        )
-        if isinstance(self.response, BinnedResponse) and not self.response.nuisances:
-            prepared = eqx.tree_at(lambda c: c.response, prepared, _fixed_response(self.response, self.recoil))
-        if isinstance(self.time, BinnedTime) and not self.time.nuisances:
-            prepared = eqx.tree_at(lambda c: c.time, prepared, _fixed_times(self.time))
-        return prepared
-
-
-_spectra = staged(lambda params, structure: structure[0].fold(params, structure[1]))
-
-
-@partial(jax.jit, static_argnums=(1, 2))
-def _tables(flux: Flux, nuclei: tuple[Nucleus, ...], shapes: tuple[str, ...], recoil: Array):
-    return tuple(rates.moments(flux, shapes, nucleus, recoil) for nucleus in nuclei)
-
-
-@jax.jit
-def _fixed_response(response: BinnedResponse, recoil: Array) -> Array:
-    return response({}, recoil)
 
 
 @jax.jit

@@ -43,6 +43,18 @@ class BoundNucleus(eqx.Module):
     def neutrons(self, q: ArrayLike) -> Array:
         return self.nucleus.N * self.form_factor(q, self.R_n)
 
+    def spins(self, q: ArrayLike) -> tuple[Array, Array]:
+        r"""What multiplies the axial couplings of protons and neutrons; zero without spin.
+
+        .. math:: 2\sqrt{\frac{J + 1}{3J}}\,\big(\langle S_p\rangle F_Z(q), \langle S_n\rangle F_N(q)\big)
+
+        so that a free nucleon has 1 (J = S = 1/2). The form factors of the spin are taken to be those of the density.
+        """
+        spin = self.nucleus.spin
+        size = 2 * ((spin.J + 1) / (3 * spin.J)) ** 0.5 if spin else 0.0
+        S_p, S_n = (spin.protons, spin.neutrons) if spin else (0.0, 0.0)
+        return size * S_p * self.form_factor(q, self.R_p), size * S_n * self.form_factor(q, self.R_n)
+
 
 class NuclearModel(eqx.Module):
     """The nuclei of a target, their form factor and what is free in it.

@@ -2,7 +2,7 @@
 
 Atomic masses: AME2020. Charge radii: Angeli & Marinova 2013. Isotopic abundances: IUPAC 2013. Neutron radii:
 shell-model values of arXiv:2303.09360 (Cs, I) and arXiv:2005.01645 (Ar); where none is quoted the proton radius stands
-in.
+in. Spin expectation values: shell model of arXiv:1304.7684 and the sources there; C13 and W183 have none.
 """
 
 from __future__ import annotations
@@ -12,6 +12,14 @@ from typing import NamedTuple
 
 from .constants import ATOMIC_MASS_UNIT, AVOGADRO, M_ELECTRON, NEUTRON_CHARGE_RADIUS2
 from .errors import InvalidValueError, check_name
+
+
+class Spin(NamedTuple):
+    """Total spin J, and the expectation values of the proton and the neutron spin in it."""
+
+    J: float
+    protons: float
+    neutrons: float
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,7 @@ class Nucleus:
         mass: *nuclear* mass, MeV: the atomic mass less the electrons, plus their binding energy.
         R_p: rms radius of the proton distribution, fm, from the charge radius: R_p^2 = R_c^2 - (N/Z) <r_n^2>.
         R_n: default rms radius of the neutron distribution, fm.
+        spin: who carries its spin; None for an even-even nucleus, and where it is not known.
 
     >>> cs = nucleus("Cs133")
     >>> cs.Z, cs.N, round(cs.mass, 1), round(cs.R_p, 4)
@@ -36,10 +45,15 @@ class Nucleus:
     mass: float
     R_p: float
     R_n: float
+    spin: Spin | None = None
 
     @property
     def A(self) -> int:
         return self.Z + self.N
+
+    @property
+    def element(self) -> str:
+        return self.name.rstrip("0123456789")
 
 
 class _Row(NamedTuple):
@@ -86,6 +100,16 @@ _TABLE = [
     _Row("W", 74, 110, 183.950933200, 5.3658, 30.64),
     _Row("W", 74, 112, 185.954365100, 5.3743, 28.43),
 ]
+_SPINS = {
+    "F19": Spin(1 / 2, 0.478, -0.002),
+    "Na23": Spin(3 / 2, 0.224, 0.024),
+    "Si29": Spin(1 / 2, 0.016, 0.156),
+    "Ge73": Spin(9 / 2, 0.031, 0.439),
+    "I127": Spin(5 / 2, 0.342, 0.031),
+    "Xe129": Spin(1 / 2, 0.010, 0.329),
+    "Xe131": Spin(3 / 2, -0.009, -0.272),
+    "Cs133": Spin(7 / 2, -0.225, 0.002),
+}
 # fmt: on
 
 
@@ -93,7 +117,8 @@ def _nucleus(row: _Row) -> Nucleus:
     binding = 1e-6 * (14.4381 * row.Z**2.39 + 1.55468e-6 * row.Z**5.35)  # of all electrons, MeV (AME2020)
     mass = row.atomic_mass * ATOMIC_MASS_UNIT - row.Z * M_ELECTRON + binding
     R_p = (row.charge_radius**2 - row.N / row.Z * NEUTRON_CHARGE_RADIUS2) ** 0.5
-    return Nucleus(f"{row.symbol}{row.Z + row.N}", row.Z, row.N, mass, R_p, R_p if row.R_n is None else row.R_n)
+    name, R_n = f"{row.symbol}{row.Z + row.N}", R_p if row.R_n is None else row.R_n
+    return Nucleus(name, row.Z, row.N, mass, R_p, R_n, _SPINS.get(name))
 
 
 NUCLEI: dict[str, Nucleus] = {nuclide.name: nuclide for nuclide in map(_nucleus, _TABLE)}

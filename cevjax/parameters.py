@@ -11,6 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from .errors import InvalidValueError, ParameterClashError, check_name
 
 
@@ -32,7 +35,9 @@ class Parameter:
         bounds: physical range; a value outside is an error, and fits stay inside.
         constraint: auxiliary measurement that enters the likelihood. A parameter of interest has none.
         nuisance: whether every fit leaves it free, constrained or not.
-        scale: size of a natural step. Minimisers work on ``(value - nominal) / scale``.
+        scale: size of a natural step. Minimisers and scans work on ``(value - nominal) / scale``.
+        decades: whether values of interest spread over decades, down to ``scale``: minimisers and scans then work on
+            ``asinh(value / scale)``, linear below the scale and logarithmic above, on both sides of zero.
         window: range searched for minima and interval ends when the bounds are infinite.
         latex: symbol for plots.
         description: one line.
@@ -49,6 +54,7 @@ class Parameter:
     constraint: Gaussian | None = None
     nuisance: bool = False
     scale: float = 1.0
+    decades: bool = False
     window: tuple[float, float] | None = None
     latex: str = ""
     description: str = ""
@@ -62,6 +68,16 @@ class Parameter:
         low = self.nominal - 10 * self.scale if math.isinf(low) else low
         high = self.nominal + 10 * self.scale if math.isinf(high) else high
         return max(low, self.bounds[0]), min(high, self.bounds[1])
+
+    def encode(self, value: ArrayLike) -> np.ndarray:
+        """The dimensionless coordinate of minimisers and scans."""
+        value = np.asarray(value, float)
+        return np.arcsinh(value / self.scale) if self.decades else (value - self.nominal) / self.scale
+
+    def decode(self, u: ArrayLike) -> np.ndarray:
+        """The value at a coordinate, kept within the bounds, which rounding could leave."""
+        u = np.asarray(u, float)
+        return np.clip(self.scale * np.sinh(u) if self.decades else self.nominal + self.scale * u, *self.bounds)
 
     def check(self, value: float) -> float:
         """Return ``value`` as float when it is finite and within bounds, else raise ``InvalidValueError``."""

@@ -25,7 +25,7 @@ from ..constants import TAU_MUON, TAU_PION
 from ..errors import InvalidValueError, ReleaseFileError, check_name
 from ..fluxes import PionDecayAtRest, fluence
 from ..form_factors import form_factor as make_form_factor
-from ..measurement import Background, CoherentScattering, Measurement, Norm, check_edges
+from ..measurement import Background, Measurement, Norm, check_edges
 from ..nuclear_model import NuclearModel
 from ..nuclei import Target, compound
 from ..parameters import Parameter, pull
@@ -39,6 +39,7 @@ from ..response import (
     SigmoidEfficiency,
     TimeTemplate,
 )
+from ..scattering import coherent_scattering
 from .base import data_dir, read_table, read_toml
 
 NAME = "coherent-csi-2021"
@@ -168,7 +169,7 @@ def build(tables: Tables, name: str, statistic: Statistic, facts: dict) -> Measu
 
     prompt, delayed = (TAU_PION,), (TAU_PION, TAU_MUON)
     pulse = Pulse(beam["pulse_mean_us"], beam["pulse_sigma_us"], [prompt, delayed, delayed])
-    signal = CoherentScattering.build(
+    signal = coherent_scattering(
         nuclear=NuclearModel(
             target=_target(detector),
             form_factor=make_form_factor(statistic.form_factor),

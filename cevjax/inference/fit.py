@@ -63,8 +63,10 @@ def starting_points(like: Likelihood, task: Problem, count: int) -> np.ndarray:
         for _ in range(30):
             root = (1 + root) ** (1 / (d + 1))
         steps = np.arange(1, count)[:, None] * root ** -np.arange(1.0, d + 1)
-        low, high = np.array([like.parameters[name].search_range() for name in task.free]).T
-        points[1:, :d] = low + (high - low) * ((0.5 + steps) % 1)
+        for i, name in enumerate(task.free):
+            parameter = like.parameters[name]
+            low, high = parameter.encode(parameter.search_range())
+            points[1:, i] = parameter.decode(low + (high - low) * ((0.5 + steps[:, i]) % 1))
     return points
 
 
@@ -111,7 +113,7 @@ def result_of(like: Likelihood, task: Problem, found: Minimum, began: float) -> 
     best = int(np.argmin(np.where(np.isfinite(found.nll), found.nll, np.inf)))
     where, values = task.where, found.values[best]
     at_bound = (values <= where.lower) | (values >= where.upper)
-    covariance, flat, trouble = _covariance(hessian(like, where, values, task.fixed), where, at_bound)
+    covariance, flat, trouble = _covariance(hessian(like, where, values, task.fixed), where.slope(values), at_bound)
     errors = [float(e) if np.isfinite(e) else None for e in np.sqrt(np.diag(covariance))]
     names_at_bound, names_flat = (
         tuple(name for name, chosen in zip(where.names, mask, strict=True) if chosen) for mask in (at_bound, flat)
@@ -142,14 +144,14 @@ def result_of(like: Likelihood, task: Problem, found: Minimum, began: float) -> 
     )
 
 
-def _covariance(information: np.ndarray, where: Space, at_bound: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+def _covariance(information: np.ndarray, slope: np.ndarray, at_bound: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
     """Inverse of the information of the parameters that are neither at a bound nor without effect, nan elsewhere.
 
     Also which parameters have no effect, and a remark if there is no inverse.
     """
     covariance = np.full_like(information, np.nan)
     scale = np.sqrt(np.abs(np.diag(information)))
-    flat = ~at_bound & (scale * where.scale < 1e-5)
+    flat = ~at_bound & (scale * slope < 1e-5)
     inside = np.flatnonzero(~at_bound & ~flat)
     block, scale = information[np.ix_(inside, inside)], scale[inside]
     if not len(inside) or not np.all(np.isfinite(block)):
@@ -162,9 +164,9 @@ def _covariance(information: np.ndarray, where: Space, at_bound: np.ndarray) -> 
 
 def _others(task: Problem, found: Minimum, best: int) -> tuple[LocalMinimum, ...]:
     """Distinct converged minima besides the best, lowest first, that differ by more than a tenth of a step."""
-    kept = [best]
+    kept, u = [best], task.where.encode(found.values)
     for i in np.argsort(found.nll):
-        apart = [np.max(np.abs(found.values[i] - found.values[k]) / task.where.scale) > 0.1 for k in kept]
+        apart = [np.max(np.abs(u[i] - u[k])) > 0.1 for k in kept]
         if found.converged[i] and all(apart):
             kept.append(int(i))
     names = task.where.names

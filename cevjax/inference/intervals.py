@@ -10,6 +10,7 @@ from scipy.special import gammaincinv
 
 from ..errors import InvalidValueError
 from ..likelihood import Likelihood
+from ..parameters import Parameter
 from ..results import IntervalResult, ProfileResult
 from .fit import Problem, problem, result_of, starting_points
 from .minimize import BATCH, Minimum, minimize
@@ -60,20 +61,22 @@ def interval(
     if not np.any(np.isfinite(minima.nll)):
         raise InvalidValueError(f"The likelihood is not finite anywhere in the search range of `{poi}`.")
     scan = _Scan(like, task, poi, minima)
-    scan.extend(_grid(like, poi, scan.best, scan.spread(like)))
+    parameter = like.parameters[poi]
+    bounds = parameter.encode(parameter.bounds)
+    scan.extend(_grid(parameter, scan.best, scan.spread(like)))
     scan.descend()
-    scan.widen(like.parameters[poi].bounds, threshold)
+    scan.widen(bounds, threshold)
     roots, sound = scan.roots(threshold)
     best = result_of(like, task, scan.minima, began)
     pieces = _pieces(scan, roots, threshold)
     message = scan.remark(pieces, threshold)
-    scan.extend(_around(pieces, like.parameters[poi].bounds))
+    scan.extend(_around(pieces, bounds))
     return IntervalResult(
         poi=poi,
         cl=cl,
         best_fit=best.values[poi],
         chi2_min=best.chi2_min,
-        intervals=pieces,
+        intervals=[[None if end is None else float(parameter.decode(end)) for end in piece] for piece in pieces],
         fit=best,
         profile=scan.result(),
         converged=best.converged and sound,
@@ -82,15 +85,15 @@ def interval(
     )
 
 
-def _grid(like: Likelihood, poi: str, best: float, error: float) -> np.ndarray:
-    low, high = like.parameters[poi].search_range()
+def _grid(parameter: Parameter, best: float, error: float) -> np.ndarray:
+    low, high = parameter.encode(parameter.search_range())
     near = best + error * np.linspace(-6, 6, 25)
-    bounds = like.parameters[poi].bounds
+    bounds = parameter.encode(parameter.bounds)
     points = np.concatenate([np.linspace(low, high, GRID), near[(near > bounds[0]) & (near < bounds[1])]])
     return np.unique(points)
 
 
-def _around(pieces: list[list[float | None]], bounds: tuple[float, float]) -> np.ndarray:
+def _around(pieces: list[list[float | None]], bounds: np.ndarray) -> np.ndarray:
     """Points in and around the closed pieces, so that the profile is smooth where it matters."""
     points = [np.empty(0)]
     for low, high in pieces:
@@ -100,17 +103,21 @@ def _around(pieces: list[list[float | None]], bounds: tuple[float, float]) -> np
 
 
 class _Scan:
-    """The profile as known so far, in increasing order of the parameter, with the fitted values at each point."""
+    """The profile as known so far, in increasing order of the parameter, with the fitted values at each point.
+
+    ``x`` is the dimensionless coordinate of the parameter.
+    """
 
     def __init__(self, like: Likelihood, task: Problem, poi: str, minima: Minimum):
         self.like, self.task, self.poi = like, task, poi
+        self.parameter = like.parameters[poi]
         self.column = task.where.names.index(poi)
         self.minima = minima
         self.x = np.empty(0)
         self.chi2 = np.empty(0)
         self.values = np.empty((0, len(task.where.names)))
         self.ok = np.empty(0, bool)
-        self._add(minima.values[:, self.column], 2 * minima.nll, minima.values, minima.converged)
+        self._add_minima(minima)
 
     @property
     def chi2_min(self) -> float:
@@ -121,9 +128,15 @@ class _Scan:
         return float(self.x[np.argmin(self.chi2)])
 
     def spread(self, like: Likelihood) -> float:
-        """Rough standard deviation of the parameter at the minimum."""
+        """Rough standard deviation of the coordinate at the minimum."""
         fitted = result_of(like, self.task, self.minima, 0.0)
-        return fitted.errors[self.poi] or like.parameters[self.poi].scale
+        error = fitted.errors[self.poi]
+        value = fitted.values[self.poi]
+        return float(self.parameter.encode(value + error) - self.parameter.encode(value)) if error else 1.0
+
+    def _add_minima(self, found: Minimum) -> None:
+        x = self.parameter.encode(found.values[:, self.column])
+        self._add(x, 2 * found.nll, found.values, found.converged)
 
     def _add(self, x, chi2, values, ok) -> None:
         finite = np.isfinite(chi2)
@@ -142,9 +155,9 @@ class _Scan:
             return
         if anchors is None:
             anchors = self.values[np.argsort(self.chi2)[:1]]
-        out = profile_at(self.like, self.task, {self.poi: np.atleast_1d(x)}, anchors)
+        out = profile_at(self.like, self.task, {self.poi: self.parameter.decode(np.atleast_1d(x))}, anchors)
         rows = np.column_stack([out.values[name] for name in self.task.where.names])
-        self._add(out.points[self.poi], out.chi2, rows, out.converged)
+        self._add(np.atleast_1d(x), out.chi2, rows, out.converged)
 
     def descend(self) -> None:
         """Fit from every local minimum of the profile: a piece of the interval contains one."""
@@ -152,9 +165,9 @@ class _Scan:
         valleys = (padded[1:-1] <= padded[:-2]) & (padded[1:-1] <= padded[2:])
         found = minimize(self.like, self.task.where, self.values[valleys], self.task.fixed)
         self.minima = Minimum(*(np.concatenate(pair) for pair in zip(self.minima, found, strict=True)))
-        self._add(found.values[:, self.column], 2 * found.nll, found.values, found.converged)
+        self._add_minima(found)
 
-    def widen(self, bounds: tuple[float, float], threshold: float) -> None:
+    def widen(self, bounds: np.ndarray, threshold: float) -> None:
         """Scan outwards while an end is allowed and no bound is reached."""
         for _ in range(MAX_WIDENINGS):
             width = self.x[-1] - self.x[0]
@@ -185,7 +198,7 @@ class _Scan:
             if not len(open_):
                 break
             starts = anchors[open_].copy()
-            starts[:, self.column] = x[open_]
+            starts[:, self.column] = self.parameter.decode(x[open_])
             out = _profile_from(self.like, self.task, self.poi, starts)
             fx = fx.copy()
             fx[open_], sound[open_] = 2 * out.nll - level, out.converged
@@ -212,7 +225,7 @@ class _Scan:
 
     def result(self) -> ProfileResult:
         fitted = {name: self.values[:, i] for i, name in enumerate(self.task.where.names)}
-        return ProfileResult({self.poi: self.x}, self.chi2, fitted, self.ok)
+        return ProfileResult({self.poi: self.parameter.decode(self.x)}, self.chi2, fitted, self.ok)
 
 
 def _profile_from(like: Likelihood, task: Problem, poi: str, starts: np.ndarray) -> Minimum:

@@ -20,6 +20,7 @@ from jax import Array
 from jax.scipy.linalg import cho_factor, cho_solve
 
 from ..likelihood import Likelihood, bins, constraint_nll, expected_flat
+from ..parameters import Parameter
 
 TOLERANCE = 1e-8
 """A fit has converged when the nll can fall by no more than this, estimated from the last quadratic model."""
@@ -28,32 +29,39 @@ BATCH = 16
 
 
 class Space(NamedTuple):
-    """The free parameters of a problem: names, and how they map to the dimensionless coordinates of the minimiser."""
+    """The free parameters of a problem: how they map to the dimensionless coordinates of the minimiser."""
 
-    names: tuple[str, ...]
-    centre: np.ndarray
-    scale: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
+    parameters: tuple[Parameter, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(p.name for p in self.parameters)
+
+    @property
+    def lower(self) -> np.ndarray:
+        return np.array([p.bounds[0] for p in self.parameters])
+
+    @property
+    def upper(self) -> np.ndarray:
+        return np.array([p.bounds[1] for p in self.parameters])
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        return (values - self.centre) / self.scale
+        columns = [p.encode(values[..., i]) for i, p in enumerate(self.parameters)]
+        return np.stack(columns, axis=-1) if columns else np.zeros(values.shape)
 
     def decode(self, u: np.ndarray) -> np.ndarray:
-        # clipping keeps the rounding of the map from leaving the bounds
-        return np.clip(self.centre + self.scale * u, self.lower, self.upper)
+        columns = [p.decode(u[..., i]) for i, p in enumerate(self.parameters)]
+        return np.stack(columns, axis=-1) if columns else np.zeros(u.shape)
+
+    def slope(self, values: np.ndarray) -> np.ndarray:
+        """Derivative of the values by their coordinates."""
+        pairs = zip(self.parameters, values, strict=True)
+        return np.array([np.hypot(p.scale, v) if p.decades else p.scale for p, v in pairs])
 
 
 def space(like: Likelihood, names: Sequence[str]) -> Space:
     """The space of the parameters called ``names``."""
-    chosen = [like.parameters[name] for name in names]
-    return Space(
-        tuple(names),
-        np.array([p.nominal for p in chosen]),
-        np.array([p.scale for p in chosen]),
-        np.array([p.bounds[0] for p in chosen]),
-        np.array([p.bounds[1] for p in chosen]),
-    )
+    return Space(tuple(like.parameters[name] for name in names))
 
 
 class Minimum(NamedTuple):
@@ -99,11 +107,14 @@ def _run(like, where, u, fixed, held=(), batch=BATCH, max_steps=None):
     rest_values = np.array([float(fixed[name]) for name in rest])
     limit = MAX_STEPS if max_steps is None else max_steps
     box = where.encode(where.lower), where.encode(where.upper)
+    centre = np.array([0.0 if p.decades else p.nominal for p in where.parameters])
+    scale, decades = np.array([p.scale for p in where.parameters]), np.array([p.decades for p in where.parameters])
+    maps = centre, scale, decades
     parts = []
     for first in range(0, len(u), batch):
         chunk = u[first : first + batch]
         padded = np.concatenate([chunk, np.repeat(chunk[-1:], batch - len(chunk), axis=0)])
-        out = _minimize(like, where.names, rest, padded, hold, rest_values, where.centre, where.scale, *box, limit)
+        out = _minimize(like, where.names, rest, padded, hold, rest_values, *maps, *box, limit)
         parts.append([np.asarray(x)[: len(chunk)] for x in out])
     return [np.concatenate(x) for x in zip(*parts, strict=True)]
 
@@ -128,13 +139,14 @@ class _State(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("names", "rest"))
-def _minimize(like, names, rest, starts, hold, rest_values, centre, scale, lower, upper, max_steps):
+def _minimize(like, names, rest, starts, hold, rest_values, centre, scale, decades, lower, upper, max_steps):
     fixed = dict(zip(rest, rest_values, strict=True)) if rest else {}
     constraints = [like.parameters[name].constraint for name in names]
     penalty_curvature = jnp.array([0.0 if c is None else 1 / c.sigma**2 for c in constraints]) * scale**2
 
     def params(u):
-        return {**fixed, **dict(zip(names, centre + scale * u, strict=True))}
+        values = centre + scale * jnp.where(decades, jnp.sinh(jnp.where(decades, u, 0.0)), u)
+        return {**fixed, **dict(zip(names, values, strict=True))}
 
     def penalty(u):
         return constraint_nll(like, params(u))
@@ -216,4 +228,5 @@ def hessian(like: Likelihood, where: Space, values: np.ndarray, fixed: Mapping[s
     n = len(centre)
     width = np.maximum(ahead + behind, 1e-300)[:, None]
     scaled = (gradient[:n] - gradient[n:]) / width
-    return 0.5 * (scaled + scaled.T) / np.outer(where.scale, where.scale)
+    slope = where.slope(values)
+    return 0.5 * (scaled + scaled.T) / np.outer(slope, slope)

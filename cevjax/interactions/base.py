@@ -4,19 +4,21 @@ An interaction contributes to scattering in up to four ways and implements those
 
 1. :meth:`Interaction.weak_charge`: a matrix in flavour, added *coherently* between interactions. An incoming flavour a
    scatters with the strength sum_b |Q_ba|^2 and the ``vector`` shape.
-2. :meth:`Interaction.incoherent_terms`: strengths that do not interfere, each with its kinematic shape.
-3. :meth:`Interaction.flux_factor`: survival probability of the active flavours on the way (with
-   :attr:`Interaction.changes_flux`).
-4. :attr:`Interaction.parameters`: the parameters that the three depend on.
+2. :meth:`Interaction.incoherent_terms`: strengths that do not interfere, each with its kinematic shape; and
+   :meth:`Interaction.axial_charge`, a matrix that interferes with those of its kind alone.
+3. On electrons the same two: :meth:`Interaction.electron_couplings` and :meth:`Interaction.electron_terms`.
+4. :meth:`Interaction.flux_factor`: survival probability of the active flavours on the way; where it oscillates,
+   :meth:`Interaction.oscillation`.
 
-The recoil spectrum is dsigma/dT = (G_F^2 M/pi) sum_k strength_k(q) shape_k(E, T), so strengths are dimensionless times
-the inverse dimension of their shape.
+They depend on :attr:`Interaction.parameters`. The recoil spectrum is
+dsigma/dT = (G_F^2 M/pi) sum_k strength_k(q) shape_k(E, T), so strengths are dimensionless times the inverse dimension of
+their shape.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -24,8 +26,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from ..electrons import Electron
 from ..errors import InvalidValueError, check_name
-from ..kinematics import SHAPES
+from ..kinematics import SHAPES, Shape
 from ..nuclear_model import BoundNucleus
 from ..parameters import Parameter, merge
 
@@ -33,11 +36,29 @@ FLAVOURS = ("e", "mu", "tau")
 Params = Mapping[str, ArrayLike]
 
 
+class ElectronCouplings(NamedTuple):
+    """Vector and axial couplings to electrons, flavour matrices g_ba of shape (3, 3, *q.shape)."""
+
+    vector: Array
+    axial: Array
+
+
+class Oscillation(NamedTuple):
+    """Survival probability 1 - amplitude_a sin^2(frequency / E): amplitudes of shape (3,), frequency in MeV."""
+
+    amplitude: Array
+    frequency: Array
+
+
 class Interaction(eqx.Module):
-    """Base class. Concrete interactions set ``name`` and ``source`` and override what they contribute."""
+    """Base class. Concrete interactions set ``name`` and ``source`` and override what they contribute.
+
+    ``off`` holds the parameter values at which it contributes nothing, where those are not the nominal ones.
+    """
 
     name: ClassVar[str]
     source: ClassVar[str] = ""
+    off: ClassVar[Mapping[str, float]] = {}
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -45,6 +66,10 @@ class Interaction(eqx.Module):
 
     def weak_charge(self, params: Params, nucleus: BoundNucleus, q: Array) -> Array | None:
         """Flavour matrix Q_ba of shape (3, 3, *q.shape), real or complex; None if there is no coherent part."""
+        return None
+
+    def axial_charge(self, params: Params, nucleus: BoundNucleus, q: Array) -> Array | None:
+        """Flavour matrix like :meth:`weak_charge`, of the axial current: it acts on the spin, with the ``axial`` shape."""
         return None
 
     def incoherent_terms(self, params: Params, nucleus: BoundNucleus, q: Array) -> dict[str, Array]:
@@ -57,13 +82,28 @@ class Interaction(eqx.Module):
         return "vector"
 
     @property
-    def changes_flux(self) -> bool:
-        """Whether :meth:`flux_factor` is anything but 1."""
-        return False
+    def shapes(self) -> Mapping[str, Shape]:
+        """Kinematic shapes of its own, besides those of :data:`cevjax.kinematics.SHAPES`."""
+        return {}
+
+    def electron_couplings(self, params: Params, q: Array) -> ElectronCouplings | None:
+        """Couplings to electrons at q = sqrt(2 m_e T), real or complex; None if there are none."""
+        return None
+
+    def electron_terms(self, params: Params, q: Array) -> dict[str, Array]:
+        """Like :meth:`incoherent_terms`, on one free electron."""
+        return {}
 
     def flux_factor(self, params: Params, energy: Array, baseline_m: ArrayLike) -> Array:
         """Probability to arrive as an active neutrino, for each produced flavour: shape (3, *energy.shape)."""
-        return jnp.ones((3, *energy.shape))
+        wave = self.oscillation(params, baseline_m)
+        if wave is None:
+            return jnp.ones((3, *energy.shape))
+        return 1 - jnp.multiply.outer(wave.amplitude, jnp.sin(wave.frequency / energy) ** 2)
+
+    def oscillation(self, params: Params, baseline_m: ArrayLike) -> Oscillation | None:
+        """The flux factor, where it has this form: fluxes are then averaged exactly, however fast it oscillates."""
+        return None
 
     def with_couplings(self, name: str) -> Interaction:
         """The same interaction, with ``name`` for standard-model couplings that were left open."""
@@ -89,15 +129,13 @@ class InteractionSum(Interaction):
         return tuple(merge((f"interaction {t.name}", t.parameters) for t in self.terms).values())
 
     def weak_charge(self, params, nucleus, q):
-        charges = [Q for Q in (t.weak_charge(params, nucleus, q) for t in self.terms) if Q is not None]
-        return sum(charges[1:], charges[0]) if charges else None
+        return _add(term.weak_charge(params, nucleus, q) for term in self.terms)
+
+    def axial_charge(self, params, nucleus, q):
+        return _add(term.axial_charge(params, nucleus, q) for term in self.terms)
 
     def incoherent_terms(self, params, nucleus, q):
-        total: dict[str, Array] = {}
-        for term in self.terms:
-            for shape, strength in term.incoherent_terms(params, nucleus, q).items():
-                total[shape] = total[shape] + strength if shape in total else strength
-        return total
+        return _add_terms(term.incoherent_terms(params, nucleus, q) for term in self.terms)
 
     @property
     def coherent_shape(self):
@@ -105,12 +143,25 @@ class InteractionSum(Interaction):
         return next((t.coherent_shape for t in self.terms if t.coherent_shape != "vector"), "vector")
 
     @property
-    def changes_flux(self):
-        return any(term.changes_flux for term in self.terms)
+    def shapes(self):
+        return {name: shape for term in self.terms for name, shape in term.shapes.items()}
+
+    def electron_couplings(self, params, q):
+        found = [g for g in (t.electron_couplings(params, q) for t in self.terms) if g is not None]
+        return ElectronCouplings(*(sum(parts[1:], parts[0]) for parts in zip(*found, strict=True))) if found else None
+
+    def electron_terms(self, params, q):
+        return _add_terms(term.electron_terms(params, q) for term in self.terms)
 
     def flux_factor(self, params, energy, baseline_m):
-        factors = [t.flux_factor(params, energy, baseline_m) for t in self.terms if t.changes_flux]
+        factors = [t.flux_factor(params, energy, baseline_m) for t in self.terms if contributes(t, "flux")]
         return jnp.prod(jnp.stack(factors), axis=0) if factors else super().flux_factor(params, energy, baseline_m)
+
+    def oscillation(self, params, baseline_m):
+        waves = [w for w in (term.oscillation(params, baseline_m) for term in self.terms) if w is not None]
+        if len(waves) > 1:
+            raise InvalidValueError(f"Only one term of an interaction can oscillate, but {self.name} has {len(waves)}.")
+        return waves[0] if waves else None
 
     def with_couplings(self, name):
         return InteractionSum(tuple(term.with_couplings(name) for term in self.terms))
@@ -120,20 +171,83 @@ def _terms(interaction: Interaction) -> tuple[Interaction, ...]:
     return interaction.terms if isinstance(interaction, InteractionSum) else (interaction,)
 
 
-def strengths(interaction: Interaction, params: Params, nucleus: BoundNucleus, q: Array) -> dict[str, Array]:
-    """Strength per incoming flavour of each kinematic shape, shape (3, *q.shape).
+def _add(matrices: Iterable[Array | None]) -> Array | None:
+    found = [matrix for matrix in matrices if matrix is not None]
+    return sum(found[1:], found[0]) if found else None
 
-    The coherent strength of flavour a is sum_b |Q_ba|^2 over the outgoing flavours b.
+
+def _add_terms(parts: Iterable[dict[str, Array]]) -> dict[str, Array]:
+    total: dict[str, Array] = {}
+    for part in parts:
+        for shape, strength in part.items():
+            total[shape] = total[shape] + strength if shape in total else strength
+    return total
+
+
+CONTRIBUTIONS = {
+    "coherent": ("weak_charge",),
+    "incoherent": ("incoherent_terms", "axial_charge"),
+    "electrons": ("electron_couplings", "electron_terms"),
+    "flux": ("flux_factor", "oscillation"),
+}
+"""What an interaction may add, and the methods that add it."""
+
+
+def contributes(interaction: Interaction, what: str) -> bool:
+    """Whether an interaction has a contribution: ``coherent``, ``incoherent``, ``electrons`` or ``flux``."""
+    methods = CONTRIBUTIONS[check_name("contribution", what, CONTRIBUTIONS)]
+    return any(
+        getattr(type(term), method) is not getattr(Interaction, method)
+        for term in _terms(interaction)
+        for method in methods
+    )
+
+
+def smooth_part(interaction: Interaction) -> tuple[Interaction, ...]:
+    """The terms that change the flux without oscillating."""
+    own = Interaction.oscillation
+    return tuple(t for t in _terms(interaction) if contributes(t, "flux") and type(t).oscillation is own)
+
+
+def strengths(interaction: Interaction, params: Params, target: BoundNucleus | Electron, q: Array) -> dict[str, Array]:
+    r"""Strength per incoming flavour of each kinematic shape, shape (3, *q.shape).
+
+    On a nucleus the coherent strength of flavour a is sum_b |Q_ba|^2 over the outgoing flavours b. On a free electron
+    left- and right-handed couplings g_V +- g_A have a shape each, and their interference a third:
+
+    .. math::
+        \frac{d\sigma}{dT} = \frac{G_F^2 m_e}{2\pi}\Big[(g_V + g_A)^2 + (g_V - g_A)^2\Big(1 - \frac{T}{E}\Big)^2
+            - (g_V^2 - g_A^2)\frac{m_e T}{E^2}\Big]
     """
-    total = dict(interaction.incoherent_terms(params, nucleus, q))
-    charge, shape = interaction.weak_charge(params, nucleus, q), interaction.coherent_shape
-    if charge is not None:
-        coherent = jnp.sum(charge.real**2 + charge.imag**2 if jnp.iscomplexobj(charge) else charge**2, axis=0)
-        total[shape] = total[shape] + coherent if shape in total else coherent
-    return total or {shape: jnp.zeros((3, *q.shape))}
+    if isinstance(target, Electron):
+        total = dict(interaction.electron_terms(params, q))
+        coherent = _electron_strengths(interaction.electron_couplings(params, q))
+    else:
+        total = dict(interaction.incoherent_terms(params, target, q))
+        charges = {
+            interaction.coherent_shape: interaction.weak_charge(params, target, q),
+            "axial": interaction.axial_charge(params, target, q),
+        }
+        coherent = {shape: _over_outgoing(Q) for shape, Q in charges.items() if Q is not None}
+    return _add_terms([total, coherent]) or {"vector": jnp.zeros((3, *q.shape))}
 
 
-def shapes_of(interaction: Interaction, nucleus: BoundNucleus) -> tuple[str, ...]:
+def _over_outgoing(matrix: Array) -> Array:
+    """Sum over outgoing flavours b of |M_ba|^2."""
+    return jnp.sum(matrix.real**2 + matrix.imag**2 if jnp.iscomplexobj(matrix) else matrix**2, axis=0)
+
+
+def _electron_strengths(g: ElectronCouplings | None) -> dict[str, Array]:
+    if g is None:
+        return {}
+    return {
+        "electron_left": _over_outgoing(g.vector + g.axial) / 2,
+        "electron_right": _over_outgoing(g.vector - g.axial) / 2,
+        "scalar": (_over_outgoing(g.axial) - _over_outgoing(g.vector)) / 2,
+    }
+
+
+def shapes_of(interaction: Interaction, target: BoundNucleus | Electron) -> dict[str, Shape]:
     """Kinematic shapes that an interaction uses, found by an abstract evaluation.
 
     Raises:
@@ -144,14 +258,13 @@ def shapes_of(interaction: Interaction, nucleus: BoundNucleus) -> tuple[str, ...
         raise InvalidValueError(f"Argument `interaction` must be an Interaction, but was {interaction!r}.")
     params = {p.name: p.nominal for p in interaction.parameters if not p.members}
     try:
-        found = jax.eval_shape(lambda q: strengths(interaction, params, nucleus, q), jnp.ones(1))
+        found = jax.eval_shape(lambda q: strengths(interaction, params, target, q), jnp.ones(1))
     except KeyError as error:
         raise InvalidValueError(
             f"Interaction {interaction.name!r} must declare its parameters, but uses {error} without."
         ) from error
-    for name in found:
-        check_name("kinematic shape", name, SHAPES)
-    return tuple(found)
+    known = {**SHAPES, **interaction.shapes}
+    return {name: known[check_name("kinematic shape", name, known)] for name in found}
 
 
 def flavour_diagonal(entries: Array) -> Array:
