@@ -31,8 +31,10 @@ from .interactions import Sterile as Sterile  # noqa: E402
 from .interactions import TensorNSI as TensorNSI  # noqa: E402
 from .interactions import TransitionMagneticMoment as TransitionMagneticMoment  # noqa: E402
 from .interactions import interaction as interaction  # noqa: E402
+from .interactions.base import flavour_diagonal as flavour_diagonal  # noqa: E402
 from .likelihood import Likelihood as Likelihood  # noqa: E402
 from .measurement import Measurement as Measurement  # noqa: E402
+from .parameters import Parameter as Parameter  # noqa: E402
 from .results import FitResult as FitResult  # noqa: E402
 from .results import IntervalResult as IntervalResult  # noqa: E402
 from .results import ProfileResult as ProfileResult  # noqa: E402

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,15 @@ from .errors import InvalidValueError
 from .interactions import Interaction, StandardModel, interaction
 from .likelihood import Likelihood
 from .measurement import Measurement
+from .registry import check_choices, dataset_loader, interaction_class
 
 
-def parse_dataset(text: str) -> tuple[str, dict[str, Any]]:
+def parse_plugin(text: str, kind: str = "data set") -> tuple[str, dict[str, Any]]:
     """Name and choices of ``name:key=value,key=value``; a value ``a:b:n`` is n equal bins from a to b.
 
-    >>> parse_dataset("coherent-csi-2021:form_factor=fermi")
+    >>> parse_plugin("coherent-csi-2021:form_factor=fermi")
     ('coherent-csi-2021', {'form_factor': 'fermi'})
-    >>> parse_dataset("coherent-csi-2021:pe_edges=0:60:3")[1]
+    >>> parse_plugin("coherent-csi-2021:pe_edges=0:60:3")[1]
     {'pe_edges': (0.0, 20.0, 40.0, 60.0)}
     """
     name, _, rest = text.partition(":")
@@ -28,11 +30,35 @@ def parse_dataset(text: str) -> tuple[str, dict[str, Any]]:
     for item in filter(None, rest.split(",")):
         key, separator, value = item.partition("=")
         if not separator or not key or not value:
-            raise InvalidValueError(f"Choices of data set {name!r} must read key=value,key=value, but were {rest!r}.")
+            raise InvalidValueError(f"Choices of {kind} {name!r} must read key=value,key=value, but were {rest!r}.")
         key, value = key.strip().replace("-", "_"), _range(value.strip())
         if choices.setdefault(key, value) != value:
-            raise InvalidValueError(f"Choices of data set {name!r} must be made once, but {key!r} came twice.")
+            raise InvalidValueError(f"Choices of {kind} {name!r} must be made once, but {key!r} came twice.")
     return name, choices
+
+
+def typed_choices(kind: str, name: str, factory: Callable[..., Any], choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Choices whose words are turned into what ``factory`` wants: ``true`` and ``false``, whole numbers.
+
+    Raises:
+        UnknownNameError: a choice that the plug-in does not offer.
+        InvalidValueError: a word that is not of the kind that is wanted.
+    """
+    known = check_choices(kind, name, factory, choices)
+    typed = dict(choices)
+    for key, value in choices.items():
+        annotation = str(known[key].annotation)
+        if not isinstance(value, str):
+            continue
+        if annotation.startswith(("bool", "<class 'bool'")):
+            if value.lower() not in ("true", "false"):
+                raise InvalidValueError(f"Choice `{key}` of {kind} {name!r} must be true or false, but was {value!r}.")
+            typed[key] = value.lower() == "true"
+        elif annotation.startswith(("int", "<class 'int'")):
+            if not re.fullmatch(r"[-+]?\d+", value):
+                raise InvalidValueError(f"Choice `{key}` of {kind} {name!r} must be a whole number, but was {value!r}.")
+            typed[key] = int(value)
+    return typed
 
 
 def _range(text: str) -> str | tuple[float, ...]:
@@ -63,12 +89,39 @@ def parse_assignments(items: Sequence[str], option: str) -> dict[str, float]:
     return values
 
 
-def build_interaction(names: Sequence[str] = (), couplings: str | None = None) -> Interaction:
-    """The standard model plus the interactions called ``names``."""
-    total: Interaction = StandardModel(couplings)
-    for name in dict.fromkeys(names):
-        if name != StandardModel.name:
-            total = total + interaction(name)
+def build_interaction(names: Sequence[str] = (), couplings: str | None = None, model: str | None = None) -> Interaction:
+    """The standard model plus the interactions in ``names``, each ``name`` or ``name:key=value,...``.
+
+    Args:
+        names: of interactions.
+        couplings: of the standard model; None for those of the statistic.
+        model: the choice ``model`` of the one interaction that has it.
+
+    Raises:
+        InvalidValueError: none or several of the interactions have models; or one came twice.
+    """
+    standard: dict[str, Any] = {"couplings": couplings} if couplings else {}
+    chosen: dict[str, dict[str, Any]] = {}
+    for text in dict.fromkeys(names):
+        name, words = parse_plugin(text, "interaction")
+        choices = typed_choices("interaction", name, interaction_class(name), words)
+        if name == StandardModel.name:
+            standard = {**choices, **standard}
+        elif name in chosen:
+            raise InvalidValueError(f"Interaction {name!r} must be named once, but came twice.")
+        else:
+            chosen[name] = choices
+    if model is not None:
+        having = [name for name in chosen if "model" in inspect.signature(interaction_class(name)).parameters]
+        if len(having) != 1:
+            raise InvalidValueError(
+                f"Option `--model` must go with one interaction that has models, but there are {having or 'none'}: "
+                "write --interaction NAME:model=MODEL."
+            )
+        chosen[having[0]] = {"model": model, **chosen[having[0]]}
+    total: Interaction = StandardModel(**standard)
+    for name, choices in chosen.items():
+        total = total + interaction(name, **choices)
     return total
 
 
@@ -79,23 +132,26 @@ def build_likelihood(
     couplings: str | None = None,
     form_factor: str | None = None,
     asimov: Mapping[str, float] | None = None,
+    *,
+    model: str | None = None,
+    es: bool | None = None,
 ) -> Likelihood:
     """The likelihood that the options of a command describe.
 
     Args:
         datasets: ``name`` or ``name:key=value,...`` each.
-        interactions: names, added to the standard model.
-        statistic, form_factor: for every data set that does not choose its own.
-        couplings: of the standard model; None for those of the statistic.
+        statistic, form_factor, es: for every data set that does not choose its own; None for no choice.
+        interactions, couplings, model: as in :func:`build_interaction`.
         asimov: replace the data by the expectation at nominal with these values.
     """
-    common: dict[str, Any] = {"statistic": statistic, "form_factor": form_factor}
+    common = {"statistic": statistic, "form_factor": form_factor, "es": es}
     measurements: list[Measurement] = []
     for text in datasets:
-        name, choices = parse_dataset(text)
+        name, words = parse_plugin(text)
+        choices = typed_choices("data set", name, dataset_loader(name), words)
         measurements.append(load(name, **{**{k: v for k, v in common.items() if v is not None}, **choices}))
     names = [m.name for m in measurements]
     if len(set(names)) < len(names):
         raise InvalidValueError(f"Argument `datasets` must name each data set once, but was {', '.join(names)}.")
-    like = Likelihood(measurements, build_interaction(interactions, couplings))
+    like = Likelihood(measurements, build_interaction(interactions, couplings, model))
     return like if asimov is None else like.asimov(like.nominal(**asimov))

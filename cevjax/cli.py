@@ -6,10 +6,12 @@ Exit status: 0 on success, 2 on unusable input, 1 when the job itself failed.
 from __future__ import annotations
 
 import functools
+import inspect
+import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
@@ -23,12 +25,14 @@ from rich.table import Table
 from . import analysis, cache, registry
 from .couplings import COUPLINGS
 from .datasets import load, statistics
+from .electrons import Electron, effective_charge
 from .errors import CevjaxError, InvalidValueError
 from .form_factors import FORM_FACTORS, form_factor
 from .inference import fit as run_fit
 from .inference import interval as run_interval
 from .interactions import interaction
-from .interactions.base import FLAVOURS
+from .interactions.base import CONTRIBUTIONS, FLAVOURS, contributes
+from .kinematics import recoil_energy_max
 from .likelihood import Likelihood
 from .nuclear_model import NuclearModel
 from .nuclei import target
@@ -53,13 +57,23 @@ Datasets = Annotated[
     list[str], typer.Argument(metavar="DATASET...", help="Data sets, each NAME or NAME:choice=value,choice=value.")
 ]
 Interactions = Annotated[
-    list[str], typer.Option("--interaction", help="Interaction added to the standard model; repeatable.")
+    list[str],
+    typer.Option(
+        "--interaction",
+        metavar="NAME",
+        help="Interaction added to the standard model, NAME or NAME:choice=value; repeatable.",
+    ),
 ]
 Set = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="Fix a parameter; repeatable.")]
 Free = Annotated[list[str], typer.Option("--free", metavar="NAME", help="Parameter of interest; repeatable.")]
 Statistic = Annotated[str | None, typer.Option(help="Statistic: default, or a paper's own.")]
 CouplingsOption = Annotated[str | None, typer.Option(help=f"Standard-model couplings: {', '.join(COUPLINGS)}.")]
 FormFactorOption = Annotated[str | None, typer.Option(help=f"Form factor: {', '.join(FORM_FACTORS)}.")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Model of an interaction that has several.")]
+EsOption = Annotated[
+    bool | None,
+    typer.Option("--es/--no-es", help="Count scattering on electrons as signal; default as in the statistic."),
+]
 Asimov = Annotated[
     list[str], typer.Option(metavar="NAME=VALUE", help="Replace the data by the expectation there; repeatable.")
 ]
@@ -107,6 +121,46 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return app.command(function.__name__.rstrip("_"))(wrapper)
 
 
+def _setup(
+    datasets: Datasets,
+    interactions: Interactions = [],  # noqa: B006
+    model: ModelOption = None,
+    set_: Set = [],  # noqa: B006
+    statistic: Statistic = None,
+    couplings: CouplingsOption = None,
+    form_factor: FormFactorOption = None,
+    es: EsOption = None,
+    asimov: Asimov = [],  # noqa: B006
+) -> tuple[Likelihood, dict[str, float]]:
+    """What all commands on data share: the likelihood that the options describe, and the values that are set."""
+    point = analysis.parse_assignments(asimov, "--asimov") if asimov else None
+    like = analysis.build_likelihood(
+        datasets, interactions, statistic, couplings, form_factor, point, model=model, es=es
+    )
+    return like, analysis.parse_assignments(set_, "--set")
+
+
+def data_command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command on data: it takes a likelihood and values, and its options come after those of all."""
+    shared = inspect.signature(_setup, eval_str=True).parameters
+    own = [
+        p for name, p in inspect.signature(function, eval_str=True).parameters.items() if name not in ("like", "values")
+    ]
+
+    @functools.wraps(function)
+    def wrapper(**kwargs: Any) -> None:
+        _check_outputs(kwargs.get("plot"), kwargs.get("json"))
+        like, values = _setup(**{name: kwargs.pop(name) for name in shared})
+        function(like, values, **kwargs)
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*shared.values(), *own)]
+    required = [p for p in parameters if p.default is inspect.Parameter.empty]
+    wrapper.__signature__ = inspect.Signature([*required, *(p for p in parameters if p not in required)])  # pyright: ignore
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    del wrapper.__wrapped__
+    return command(wrapper)
+
+
 @command
 def list_(
     topic: Annotated[Topic | None, typer.Argument(help="What to list; everything if left out.")] = None,
@@ -138,15 +192,23 @@ def _listing() -> dict[str, list[dict[str, Any]]]:
         "interactions": [
             {
                 "name": name,
-                "parameters": ", ".join(p.name for p in i.parameters),
+                "adds": ", ".join(what for what in CONTRIBUTIONS if contributes(i, what)),
+                "parameters": _by_unit(i.parameters),
+                "choices": ", ".join(inspect.signature(registry.interaction_class(name)).parameters),
                 "source": i.source,
-                "adds": (type(i).__doc__ or "").strip().splitlines()[0],
+                "description": (type(i).__doc__ or "").strip().splitlines()[0],
             }
             for name, i in interactions.items()
         ],
         "parameters": [_parameter_row(p) for p in merge(owners).values()],
         "statistics": [{"dataset": name, "name": statistic} for name in loaded for statistic in statistics(name)],
     }
+
+
+def _by_unit(parameters: Sequence[Parameter]) -> str:
+    """Names, with the unit after those that share it: ``m_phi [MeV], g_phi [1]``."""
+    groups = itertools.groupby(parameters, lambda p: p.unit or "1")
+    return ", ".join(f"{', '.join(p.name for p in group)} [{unit}]" for unit, group in groups)
 
 
 def _parameter_row(parameter: Parameter) -> dict[str, Any]:
@@ -170,58 +232,55 @@ def xsec(
     ] = None,
     interactions: Interactions = [],  # noqa: B006
     set_: Set = [],  # noqa: B006
+    model: ModelOption = None,
     flavour: Annotated[Flavour, typer.Option(help="Flavour of the neutrino.")] = Flavour.e,
+    electrons: Annotated[bool, typer.Option("--electrons", help="Scattering on the electrons instead.")] = False,
+    antineutrino: Annotated[bool, typer.Option("--antineutrino", help="Antineutrinos; electrons tell.")] = False,
     couplings: CouplingsOption = None,
     form_factor_name: Annotated[str, typer.Option("--form-factor", help=f"{', '.join(FORM_FACTORS)}.")] = "helm",
     json: Json = None,
 ) -> None:
-    """Differential cross section dsigma/dT, summed over the nuclei of a formula unit."""
+    """Differential cross section dsigma/dT, summed over the nuclei (or electrons) of a formula unit."""
     if not (np.isfinite(energy_mev) and energy_mev > 0):
         raise InvalidValueError(f"Option `--energy-mev` must be a positive number, but was {energy_mev}.")
     material = target(target_name)
     nuclear = NuclearModel(material, form_factor(form_factor_name))
-    model = analysis.build_interaction(interactions, couplings)
-    parameters = merge([("the interaction", model.parameters), (material.name, nuclear.parameters)])
+    acting = analysis.build_interaction(interactions, couplings, model)
+    parameters = merge([("the interaction", acting.parameters), (material.name, nuclear.parameters)])
     params = {p.name: p.nominal for p in parameters.values() if not p.members}
     params.update(check_values(analysis.parse_assignments(set_, "--set"), parameters))
-    end = max(2e3 * energy_mev**2 / (n.mass + 2 * energy_mev) for n in material.nuclei)
+    targets: list[Any] = [Electron()] if electrons else list(nuclear.bind(params))
+    end = 1e3 * max(float(recoil_energy_max(energy_mev, t.mass)) for t in targets)
     recoil = np.linspace(end / 20, end, 20) if recoil_kev is None else _grid(recoil_kev, "--recoil-kev")
-    index = FLAVOURS.index(flavour.value)
-    value = np.zeros_like(recoil)
-    for nucleus, number in zip(nuclear.bind(params), material.numbers, strict=True):
-        value += (
-            number * np.asarray(differential_cross_section(params, model, nucleus, energy_mev, recoil / 1e3))[index]
-        )
+    # electrons of the formula unit that the recoil can free, or nuclei of each kind
+    pairs = list(zip(material.nuclei, material.numbers, strict=True))
+    free = [sum(n * effective_charge(nuclide.element, recoil / 1e3) for nuclide, n in pairs)] if electrons else []
+    index, value = FLAVOURS.index(flavour.value), np.zeros_like(recoil)
+    for body, number in zip(targets, free if electrons else material.numbers, strict=True):
+        section = differential_cross_section(params, acting, body, energy_mev, recoil / 1e3, antineutrino)
+        value += np.asarray(number * section[index])
     value = value / 1e3  # per keV
     data = {
         "target": material.name,
         "energy_mev": energy_mev,
         "flavour": flavour.value,
-        "interaction": model.name,
+        "antineutrino": antineutrino,
+        "electrons": electrons,
+        "interaction": acting.name,
         "recoil_kev": recoil,
         "dsigma_dt_cm2_per_kev": value,
     }
     if not _emit(json, data):
         rows = [{"T [keV]": f"{t:.5g}", "dsigma/dT [cm2/keV]": f"{v:.6g}"} for t, v in zip(recoil, value, strict=True)]
-        _print_rows(f"{material.name}, nu_{flavour.value} of {energy_mev:g} MeV, {model.name}", rows)
+        of = f"electrons of {material.name}" if electrons else material.name
+        neutrino = f"{'nubar' if antineutrino else 'nu'}_{flavour.value}"
+        _print_rows(f"{of}, {neutrino} of {energy_mev:g} MeV, {acting.name}", rows)
 
 
-@command
-def predict(
-    datasets: Datasets,
-    interactions: Interactions = [],  # noqa: B006
-    set_: Set = [],  # noqa: B006
-    statistic: Statistic = None,
-    couplings: CouplingsOption = None,
-    form_factor: FormFactorOption = None,
-    asimov: Asimov = [],  # noqa: B006
-    plot: PlotOption = None,
-    json: Json = None,
-) -> None:
+@data_command
+def predict(like: Likelihood, values: dict[str, float], plot: PlotOption = None, json: Json = None) -> None:
     """Expected counts, with nuisances at nominal."""
-    _check_outputs(plot, json)
-    like = _likelihood(datasets, interactions, statistic, couplings, form_factor, asimov)
-    expected = like.expected(like.nominal(**analysis.parse_assignments(set_, "--set")))
+    expected = like.expected(like.nominal(**values))
     data: dict[str, Any] = {
         **describe(like, "predict"),
         "datasets": {
@@ -240,23 +299,16 @@ def predict(
         _save_spectra(plot, like, {m: {c: np.asarray(v) for c, v in parts.items()} for m, parts in expected.items()})
 
 
-@command
+@data_command
 def fit(
-    datasets: Datasets,
+    like: Likelihood,
+    values: dict[str, float],
     free: Free = [],  # noqa: B006
-    interactions: Interactions = [],  # noqa: B006
-    set_: Set = [],  # noqa: B006
-    statistic: Statistic = None,
-    couplings: CouplingsOption = None,
-    form_factor: FormFactorOption = None,
-    asimov: Asimov = [],  # noqa: B006
     plot: PlotOption = None,
     json: Json = None,
 ) -> None:
     """Best fit of the free parameters and all nuisances."""
-    _check_outputs(plot, json)
-    like = _likelihood(datasets, interactions, statistic, couplings, form_factor, asimov)
-    result = run_fit(like, free, analysis.parse_assignments(set_, "--set"))
+    result = run_fit(like, free, values)
     if not _emit(json, result.to_dict()):
         _print_fit(result)
     if plot:
@@ -266,25 +318,18 @@ def fit(
         raise typer.Exit(1)
 
 
-@command
+@data_command
 def interval(
-    datasets: Datasets,
+    like: Likelihood,
+    values: dict[str, float],
     poi: Annotated[str, typer.Option(metavar="NAME", help="Parameter of interest.")],
     cl: Annotated[float, typer.Option(help="Confidence level.")] = 0.90,
     free: Free = [],  # noqa: B006
-    interactions: Interactions = [],  # noqa: B006
-    set_: Set = [],  # noqa: B006
-    statistic: Statistic = None,
-    couplings: CouplingsOption = None,
-    form_factor: FormFactorOption = None,
-    asimov: Asimov = [],  # noqa: B006
     plot: PlotOption = None,
     json: Json = None,
 ) -> None:
     """Profile-likelihood interval of one parameter: every disjoint piece."""
-    _check_outputs(plot, json)
-    like = _likelihood(datasets, interactions, statistic, couplings, form_factor, asimov)
-    result = run_interval(like, poi, cl, free, analysis.parse_assignments(set_, "--set"))
+    result = run_interval(like, poi, cl, free, values)
     if not _emit(json, result.to_dict()):
         unit = like.parameters[poi].unit
         pieces = [{"from": _end(low, "open"), "to": _end(high, "open"), "unit": unit} for low, high in result.intervals]
@@ -298,11 +343,6 @@ def interval(
     if not result.converged:
         err.print("The interval is not reliable: a minimisation behind it did not converge.")
         raise typer.Exit(1)
-
-
-def _likelihood(datasets, interactions, statistic, couplings, form_factor, asimov) -> Likelihood:
-    point = analysis.parse_assignments(asimov, "--asimov") if asimov else None
-    return analysis.build_likelihood(datasets, interactions, statistic, couplings, form_factor, point)
 
 
 def _grid(text: str, option: str) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Moments of the flux: what of a cross section meets the neutrino energy, on a fixed grid of recoil energies.
 
-The flux meets a kinematic shape only through K_k(T) = int_{E_min(T)} dE phi(E) shape_k(E, T), which no coupling touches,
-so moments are tabulated once. Two kinds of physics reach into them: oscillations, whose average over the spectrum is a
-short series at any frequency (:class:`Wave`), and massive outgoing leptons, whose phase space moves
+The flux meets a kinematic shape only through K_k(T) = int_{E_min(T)} dE phi(E) shape_k(E, T), which no coupling
+touches, so moments are tabulated once. Two kinds of physics reach into them: oscillations, whose average over the
+spectrum is a short series at any frequency (:class:`Wave`), and massive outgoing leptons, whose phase space moves
 (:func:`weighted_moment`).
 """
 
@@ -36,19 +36,21 @@ class Wave(eqx.Module):
               = \sum_{p,n} c_{pn}\, j_n(2\omega h_p)\, \cos\Big(2\omega u_p + \frac{n\pi}{2}\Big)
 
     over panels p of half-width h around u in 1/E, where the phase is linear, with the Legendre coefficients c of
-    everything else: exact at any frequency for as much of phi f as a polynomial describes.
+    everything else: exact at any frequency for as much of phi f as a polynomial describes. Panels that are the same for
+    all recoils cost next to nothing.
 
     Source: Bakhvalov & Vasil'eva, USSR Comput. Math. Math. Phys. 8 (1968) 241.
     """
 
-    centre: Array  # (..., panels)
-    half: Array  # (..., panels)
-    coefficient: Array  # (..., panels, orders)
+    centre: Array  # (panels,) or (*recoils, panels)
+    half: Array
+    coefficient: Array  # (*recoils, panels, orders)
 
     def __call__(self, frequency: ArrayLike) -> Array:
         orders = self.coefficient.shape[-1]
-        bessel = spherical_bessel(max(orders, 2), 2 * frequency * self.half)[:orders]
-        phase = 2 * frequency * self.centre
+        twice = 2 * jnp.asarray(frequency, float)
+        bessel = spherical_bessel(max(orders, 2), twice * self.half)[:orders]
+        phase = twice * self.centre
         cos, sin = jnp.cos(phase), jnp.sin(phase)
         turned = jnp.stack([(cos, -sin, -cos, sin)[n % 4] for n in range(orders)])
         return jnp.einsum("...pn,n...p,n...p->...", self.coefficient, bessel, turned)
@@ -59,20 +61,19 @@ class Moment(eqx.Module):
 
     flavour: int = eqx.field(static=True)
     whole: Array
-    wave: Wave | None = None
+    waves: tuple[Wave, ...] = ()
 
     def __call__(self, oscillation: Oscillation | None) -> Array:
-        if oscillation is None or self.wave is None:
+        if oscillation is None or not self.waves:
             return self.whole
         half = oscillation.amplitude[self.flavour] / 2
-        return (1 - half) * self.whole + half * self.wave(oscillation.frequency)
+        cosine = sum(wave(oscillation.frequency) for wave in self.waves)
+        return (1 - half) * self.whole + half * cosine
 
     def __mul__(self, weight: ArrayLike) -> Moment:
         weight = jnp.asarray(weight)
-        wave = self.wave
-        if wave is not None:
-            wave = Wave(wave.centre, wave.half, wave.coefficient * weight[..., None, None])
-        return Moment(self.flavour, self.whole * weight, wave)
+        waves = (Wave(w.centre, w.half, w.coefficient * weight[..., None, None]) for w in self.waves)
+        return Moment(self.flavour, self.whole * weight, tuple(waves))
 
 
 def moment(
@@ -98,8 +99,8 @@ def moment(
     shape = kinematics.crossed(shape, component.antineutrino)
     energy_min = kinematics.neutrino_energy_min(recoil, mass, outgoing)
 
-    def integrand(energy: Array) -> Array:
-        at = recoil.reshape(recoil.shape + (1,) * (energy.ndim - recoil.ndim))
+    def integrand(energy: Array, inner: int = 1) -> Array:
+        at = recoil.reshape(recoil.shape + (1,) * inner)
         value = kinematics.shape(shape, energy, at, mass, outgoing)
         return value if survival is None else value * survival(energy)[component.flavour]
 
@@ -107,10 +108,11 @@ def moment(
     whole = jnp.sum(weight * integrand(energy), axis=-1)
     if not oscillates:
         return Moment(component.flavour, whole)
-    nodes = component.wave_nodes(energy_min)
-    values = nodes.weight * integrand(nodes.energy)
-    wave = Wave(nodes.centre, nodes.half, values @ legendre_projection(values.shape[-1]))
-    return Moment(component.flavour, whole, wave)
+    waves = []
+    for nodes in component.wave_nodes(energy_min):
+        values = nodes.weight * integrand(nodes.energy, inner=2)
+        waves.append(Wave(nodes.centre, nodes.half, values @ legendre_projection(values.shape[-1])))
+    return Moment(component.flavour, whole, tuple(waves))
 
 
 class RecoilGrid(eqx.Module):
@@ -139,7 +141,7 @@ def recoil_grid(nuclei: Sequence[Nucleus], flux: Flux, order: int = 24) -> Recoi
     return RecoilGrid([(a, b, order if b - a > narrow else max(order // 5, 4)) for a, b in pairwise(edges)])
 
 
-def electron_grid(symbols: Sequence[str], low: float, high: float, order: float = 10.0) -> RecoilGrid:
+def electron_grid(symbols: Sequence[str], low: float, high: float, order: float = 8.0) -> RecoilGrid:
     """Grid over electron recoils from ``low`` to ``high`` (MeV), in panels between the binding energies.
 
     Between them the number of electrons that can be freed is constant. The panels get ``order`` nodes for each unit of
@@ -165,13 +167,17 @@ def weighted_moment(
     first, last = kinematics.recoil_energy_range(component.energy_max, mass, outgoing)
 
     def integrate(oscillation: Oscillation | None) -> Array:
-        parts = []
-        for low, high, order in grid.panels:
+        parts: dict[int, Array] = {}
+        for order in {n for _, _, n in grid.panels}:  # all panels of one order at once
+            chosen = [(i, low, high) for i, (low, high, n) in enumerate(grid.panels) if n == order]
+            low, high = np.array([row[1:] for row in chosen]).T[..., None]
             begin, end = jnp.clip(first, low, high), jnp.clip(last, low, high)
-            x, w = gauss_legendre(max(order, 8))
+            x, w = gauss_legendre(order + 2)
             recoil = begin + (end - begin) * x
             value = moment(component, shape, mass, recoil, outgoing=outgoing, **choices)(oscillation)
-            parts.append(lagrange(order, (recoil - low) / (high - low)) @ ((end - begin) * w * value))
-        return jnp.concatenate(parts)
+            basis = lagrange(order, (recoil - low) / (high - low))
+            rows = jnp.einsum("nij,ij->in", basis, (end - begin) * w * value)
+            parts |= {i: row for (i, _, _), row in zip(chosen, rows, strict=True)}
+        return jnp.concatenate([parts[i] for i in range(len(grid.panels))])
 
     return integrate

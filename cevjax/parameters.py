@@ -77,7 +77,9 @@ class Parameter:
     def decode(self, u: ArrayLike) -> np.ndarray:
         """The value at a coordinate, kept within the bounds, which rounding could leave."""
         u = np.asarray(u, float)
-        return np.clip(self.scale * np.sinh(u) if self.decades else self.nominal + self.scale * u, *self.bounds)
+        if self.decades:
+            return np.clip(self.scale * np.sinh(np.clip(u, -700, 700)), *self.bounds)  # it overflows beyond
+        return np.clip(self.nominal + self.scale * u, *self.bounds)
 
     def check(self, value: float) -> float:
         """Return ``value`` as float when it is finite and within bounds, else raise ``InvalidValueError``."""

@@ -129,7 +129,9 @@ def flux_averaged_cross_section(
     grid = recoil_grid([nucleus.nucleus], flux, order)
     effects = flux_effects(params, interaction, baseline_m)
     shapes = shapes_of(interaction, nucleus)
-    tables = {name: weighted_moments(flux, shape, nucleus.mass, grid, params, effects) for name, shape in shapes.items()}
+    tables = {
+        name: weighted_moments(flux, shape, nucleus.mass, grid, params, effects) for name, shape in shapes.items()
+    }
     return jnp.sum(fold_moments(tables, interaction, params, flux.flavours, nucleus, grid.nodes), axis=-1)
 
 

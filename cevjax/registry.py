@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,20 @@ def interaction_class(name: str) -> Callable[..., Interaction]:
     check_name("interaction", name, interaction_names())
     own = _own_interactions()
     return own[name] if name in own else _offered("cevjax.interactions")[name].load()
+
+
+def check_choices(
+    kind: str, name: str, factory: Callable[..., Any], choices: Iterable[str]
+) -> Mapping[str, inspect.Parameter]:
+    """The choices that a plug-in offers, if all of ``choices`` are among them.
+
+    Raises:
+        UnknownNameError: one is not; the message offers the nearest.
+    """
+    known = inspect.signature(factory).parameters
+    for choice in choices:
+        check_name(f"choice of {kind} {name!r}", choice, known)
+    return known
 
 
 def check_parameter(name: str, parameters: Iterable[str]) -> str:

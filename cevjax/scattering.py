@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import equinox as eqx
@@ -13,10 +14,10 @@ from jax import Array
 
 from .electrons import Electron, electrons_of
 from .fluxes.base import Flux
-from .interactions.base import Interaction, Params, contributes, shapes_of, smooth_part
+from .interactions.base import Interaction, Params, contributes, shapes_of, smooth_part, terms_of
 from .kinematics import Shape
 from .measurement import Component, Norm
-from .moments import Moment, RecoilGrid, electron_grid, recoil_grid, weighted_moment
+from .moments import Moment, RecoilGrid, electron_grid, moment, recoil_grid
 from .nuclear_model import BoundNucleus, NuclearModel
 from .nuclei import Target
 from .parameters import Parameter
@@ -99,8 +100,8 @@ class Scattering(Component):
 
     .. math:: N_{ij} = \sum_{n,a} \Phi \int dT\, N_n(T)\, R_i(T)\, \frac{d\sigma_{n,a}}{dT}\; \tau_{aj}
 
-    with the cross section of flux component a on target n, folded with its spectrum, the binned response R and the binned
-    arrival times tau. :func:`coherent_scattering` and :func:`electron_scattering` build it.
+    with the cross section of flux component a on target n, folded with its spectrum, the binned response R and the
+    binned arrival times tau. :func:`coherent_scattering` and :func:`electron_scattering` build it.
 
     Args:
         name: of the component.
@@ -143,19 +144,40 @@ class Scattering(Component):
 
     def fold(self, params: Params, interaction: Interaction) -> Array:
         """:meth:`recoils` before it is made a stage."""
-        effects = flux_effects(params, interaction, self.baseline_m)
         total = jnp.zeros(())
-        for k, (number, target) in enumerate(self.scatterers.bind(params)):
-            known = self.tables[k] if self.tables else {}
-            tables = {
-                name: jnp.stack([moment(effects.oscillation) for moment in known[name]])
-                if name in known
-                else weighted_moments(self.flux, shape, target.mass, self.grid, params, effects)
-                for name, shape in shapes_of(interaction, target).items()
-            }
+        moments = self.moments(params, interaction)
+        for (number, target), tables in zip(self.scatterers.bind(params), moments, strict=True):
             spectrum = fold_moments(tables, interaction, params, self.flux.flavours, target, self.grid.nodes)
             total = total + number * spectrum
         return self.fluence * total
+
+    def moments(self, params: Params, interaction: Interaction) -> list[dict[str, Array]]:
+        """Weighted moments of each target: tabulated, or a stage of their own where parameters reach into them."""
+        shapes = self.shapes(interaction)
+        reaching = moving_parameters(interaction, shapes)
+        own = {name: value for name, value in params.items() if name in reaching}
+        flat = _moments(own, (self, interaction)) if own else self.flat_moments(own, interaction)
+        rows = iter(flat)
+        return [{name: next(rows) for name in found} for found in shapes]
+
+    def flat_moments(self, params: Params, interaction: Interaction) -> Array:
+        """:meth:`moments` one after the other, shape (targets times shapes, components, nodes)."""
+        effects = flux_effects(params, interaction, self.baseline_m)
+        rows = []
+        for k, found in enumerate(self.shapes(interaction)):
+            known = self.tables[k] if self.tables else {}
+            for name, shape in found.items():
+                if name in known:
+                    rows.append(jnp.stack([table(effects.oscillation) for table in known[name]]))
+                else:
+                    mass = self.masses[k]
+                    rows.append(weighted_moments(self.flux, shape, mass, self.grid, params, effects))
+        return jnp.stack(rows)
+
+    @property
+    def masses(self) -> tuple[float, ...]:
+        """Mass of each target, MeV."""
+        return tuple(target.mass for _, target in self.scatterers.bind(self.scatterers.nominal))
 
     def __call__(self, params, interaction):
         response = self.response
@@ -170,11 +192,10 @@ class Scattering(Component):
     def prepare(self, interaction):
         prepared = self
         if not smooth_part(interaction):
-            masses = tuple(target.mass for _, target in self.scatterers.bind(self.scatterers.nominal))
             shapes = tuple(
                 tuple((name, s) for name, s in found.items() if not s.mass) for found in self.shapes(interaction)
             )
-            tables = _tabulate(self.flux, masses, shapes, self.grid, contributes(interaction, "flux"))
+            tables = _tabulate(self.flux, self.masses, shapes, self.grid, contributes(interaction, "flux"))
             prepared = eqx.tree_at(lambda c: c.tables, prepared, tables, is_leaf=lambda x: x is None)
         if isinstance(self.response, BinnedResponse) and not self.response.nuisances:
             prepared = eqx.tree_at(lambda c: c.response, prepared, _fixed_response(self.response, self.grid.nodes))
@@ -184,6 +205,14 @@ class Scattering(Component):
 
 
 _recoils = staged(lambda params, structure: structure[0].fold(params, structure[1]))
+_moments = staged(lambda params, structure: structure[0].flat_moments(params, structure[1]))
+
+
+def moving_parameters(interaction: Interaction, shapes: Iterable[Mapping[str, Shape]]) -> set[str]:
+    """Names of the parameters that reach into the moments: of the flux on its way, and masses of outgoing leptons."""
+    changing = (term for term in terms_of(interaction) if contributes(term, "flux"))
+    flux = {p.name for term in changing for p in term.parameters}
+    return flux | {shape.mass for found in shapes for shape in found.values() if shape.mass}
 
 
 @partial(jax.jit, static_argnums=(1, 2, 4))
@@ -195,11 +224,9 @@ def _tabulate(
     oscillates: bool,
 ) -> Tables:
     def row(shape: Shape, mass: float) -> tuple[Moment, ...]:
-        return tuple(weighted_moment(c, shape, mass, grid, 0.0, oscillates=oscillates) for c in flux.components)
+        return tuple(moment(c, shape, mass, grid.nodes, oscillates=oscillates) * grid.weights for c in flux.components)
 
-    return tuple(
-        {name: row(shape, mass) for name, shape in found} for mass, found in zip(masses, shapes, strict=True)
-    )
+    return tuple({name: row(shape, mass) for name, shape in found} for mass, found in zip(masses, shapes, strict=True))
 
 
 @jax.jit

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cevjax
-from cevjax.analysis import build_interaction, build_likelihood, parse_assignments, parse_dataset
+from cevjax.analysis import build_interaction, build_likelihood, parse_assignments, parse_plugin
 from cevjax.errors import InvalidValueError, UnknownNameError
 
 NAME, CHEAP = "coherent-csi-2021", "2303.09360"
@@ -27,27 +27,27 @@ keys = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
     ],
 )
 def test_data_sets_and_choices(text, name, choices):
-    assert parse_dataset(text) == (name, choices)
+    assert parse_plugin(text) == (name, choices)
 
 
 @given(words, st.dictionaries(keys, words, max_size=4))
 @settings(max_examples=100, deadline=None)
 def test_any_choices_are_read_back(name, choices):
     text = name + ":" + ",".join(f"{key}={value}" for key, value in choices.items())
-    assert parse_dataset(text) == (name, choices)
+    assert parse_plugin(text) == (name, choices)
 
 
 @pytest.mark.parametrize("rest", ["a", "a=", "=b", "=", "a=b,c", "a=b,=c", "a=b,c="])
 def test_malformed_choices(rest):
     with pytest.raises(InvalidValueError, match="key=value") as caught:
-        parse_dataset(f"csi:{rest}")
+        parse_plugin(f"csi:{rest}")
     assert "'csi'" in str(caught.value) and repr(rest) in str(caught.value)
 
 
 @pytest.mark.parametrize("rest", ["a=b,a=c", "form-factor=helm,form_factor=fermi"])
 def test_a_choice_is_made_once(rest):
     with pytest.raises(InvalidValueError):
-        parse_dataset(f"csi:{rest}")
+        parse_plugin(f"csi:{rest}")
 
 
 @pytest.mark.parametrize(

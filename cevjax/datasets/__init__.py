@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from typing import Any
 
-from ..errors import InvalidValueError, check_name
+from ..errors import InvalidValueError
 from ..measurement import Measurement
-from ..registry import dataset_loader
+from ..registry import check_choices, dataset_loader
 
 
 def load(name: str, /, **choices: Any) -> Measurement:
@@ -27,9 +26,7 @@ def load(name: str, /, **choices: Any) -> Measurement:
     1578.0
     """
     loader = dataset_loader(name)
-    signature = inspect.signature(loader)
-    for choice in choices:
-        check_name(f"choice of data set {name!r}", choice, signature.parameters)
+    check_choices("data set", name, loader, choices)
     measurement = loader(**choices)
     if not isinstance(measurement, Measurement):
         raise InvalidValueError(f"Data set {name!r} must load as a Measurement, but gave {type(measurement).__name__}.")

@@ -37,8 +37,8 @@ class PionDecayAtRest(Flux):
 
     components: tuple[FluxComponent, ...] = (
         Line("nu_mu", 1, False, NU_MU_ENERGY),
-        Continuum("nu_e", 0, False, nu_e_density, END_POINT),
-        Continuum("nubar_mu", 1, True, nubar_mu_density, END_POINT),
+        Continuum("nu_e", 0, False, nu_e_density, END_POINT, order=8),
+        Continuum("nubar_mu", 1, True, nubar_mu_density, END_POINT, order=8),
     )
 
 

@@ -1,6 +1,6 @@
 """Interaction plug-ins: one file a family, all on the protocol of :mod:`.base`."""
 
-from ..registry import interaction_class
+from ..registry import check_choices, interaction_class
 from .base import ElectronCouplings as ElectronCouplings
 from .base import Interaction as Interaction
 from .base import InteractionSum as InteractionSum
@@ -28,7 +28,12 @@ from .sterile import Sterile as Sterile
 def interaction(name: str, **choices) -> Interaction:
     """The interaction called ``name``, built with its choices.
 
-    >>> (interaction("standard-model") + interaction("nsi")).name
-    'standard-model + nsi'
+    Raises:
+        UnknownNameError: no such interaction or choice; the message offers the nearest.
+
+    >>> (interaction("standard-model") + interaction("leptoquark", model="S3")).name
+    'standard-model + leptoquark'
     """
-    return interaction_class(name)(**choices)
+    factory = interaction_class(name)
+    check_choices("interaction", name, factory, choices)
+    return factory(**choices)

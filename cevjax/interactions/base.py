@@ -10,9 +10,8 @@ An interaction contributes to scattering in up to four ways and implements those
 4. :meth:`Interaction.flux_factor`: survival probability of the active flavours on the way; where it oscillates,
    :meth:`Interaction.oscillation`.
 
-They depend on :attr:`Interaction.parameters`. The recoil spectrum is
-dsigma/dT = (G_F^2 M/pi) sum_k strength_k(q) shape_k(E, T), so strengths are dimensionless times the inverse dimension of
-their shape.
+They depend on :attr:`Interaction.parameters`. The recoil spectrum is dsigma/dT = (G_F^2 M/pi) sum_k strength_k(q)
+shape_k(E, T), so strengths are dimensionless times the inverse dimension of their shape.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ class Interaction(eqx.Module):
         return None
 
     def axial_charge(self, params: Params, nucleus: BoundNucleus, q: Array) -> Array | None:
-        """Flavour matrix like :meth:`weak_charge`, of the axial current: it acts on the spin, with the ``axial`` shape."""
+        """Flavour matrix like :meth:`weak_charge`, of the axial current, which acts on the spin (``axial`` shape)."""
         return None
 
     def incoherent_terms(self, params: Params, nucleus: BoundNucleus, q: Array) -> dict[str, Array]:
@@ -112,7 +111,7 @@ class Interaction(eqx.Module):
     def __add__(self, other: Interaction) -> Interaction:
         if not isinstance(other, Interaction):
             return NotImplemented
-        return InteractionSum((*_terms(self), *_terms(other)))
+        return InteractionSum((*terms_of(self), *terms_of(other)))
 
 
 class InteractionSum(Interaction):
@@ -148,7 +147,8 @@ class InteractionSum(Interaction):
 
     def electron_couplings(self, params, q):
         found = [g for g in (t.electron_couplings(params, q) for t in self.terms) if g is not None]
-        return ElectronCouplings(*(sum(parts[1:], parts[0]) for parts in zip(*found, strict=True))) if found else None
+        vector, axial = _add(g.vector for g in found), _add(g.axial for g in found)
+        return None if vector is None or axial is None else ElectronCouplings(vector, axial)
 
     def electron_terms(self, params, q):
         return _add_terms(term.electron_terms(params, q) for term in self.terms)
@@ -167,7 +167,8 @@ class InteractionSum(Interaction):
         return InteractionSum(tuple(term.with_couplings(name) for term in self.terms))
 
 
-def _terms(interaction: Interaction) -> tuple[Interaction, ...]:
+def terms_of(interaction: Interaction) -> tuple[Interaction, ...]:
+    """The interactions that a sum is made of."""
     return interaction.terms if isinstance(interaction, InteractionSum) else (interaction,)
 
 
@@ -198,7 +199,7 @@ def contributes(interaction: Interaction, what: str) -> bool:
     methods = CONTRIBUTIONS[check_name("contribution", what, CONTRIBUTIONS)]
     return any(
         getattr(type(term), method) is not getattr(Interaction, method)
-        for term in _terms(interaction)
+        for term in terms_of(interaction)
         for method in methods
     )
 
@@ -206,7 +207,7 @@ def contributes(interaction: Interaction, what: str) -> bool:
 def smooth_part(interaction: Interaction) -> tuple[Interaction, ...]:
     """The terms that change the flux without oscillating."""
     own = Interaction.oscillation
-    return tuple(t for t in _terms(interaction) if contributes(t, "flux") and type(t).oscillation is own)
+    return tuple(t for t in terms_of(interaction) if contributes(t, "flux") and type(t).oscillation is own)
 
 
 def strengths(interaction: Interaction, params: Params, target: BoundNucleus | Electron, q: Array) -> dict[str, Array]:

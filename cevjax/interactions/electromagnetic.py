@@ -1,4 +1,4 @@
-"""Electromagnetic properties of neutrinos: magnetic moments, charge radii, millicharges, and a dipole to a sterile state."""
+"""Electromagnetic properties of neutrinos: magnetic moments, charge radii, millicharges, dipole to a sterile state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .standard_model import DEFAULT_COUPLINGS
 
 def _dipole_strength(moments: Array, mass: ArrayLike) -> Array:
     """Strength of pi alpha^2/m_e^2 mu^2 on a particle of unit charge, in the normalisation G_F^2 M/pi, MeV."""
-    return (np.pi * ALPHA / (G_F * M_ELECTRON)) ** 2 / mass * moments**2
+    return jnp.square((np.pi * ALPHA / (G_F * M_ELECTRON)) * moments) / mass
 
 
 def _moment(name: str, of: str, members: tuple[str, ...] = ()) -> Parameter:
@@ -43,9 +43,9 @@ class MagneticMoment(Interaction):
         \frac{d\sigma_a}{dT} = \frac{\pi\alpha^2}{m_e^2}\Big(\frac1T - \frac1E\Big) Z^2 F_Z^2(q)
             \Big|\frac{\mu_{\nu_a}}{\mu_B}\Big|^2
 
-    added to the standard model, and the same with Z F_Z = 1 on each electron. ``mu_nu_e``, ``mu_nu_mu`` and ``mu_nu_tau``
-    in units of the Bohr magneton, or ``mu_nu`` for all three. They enter squared, so that their derivative vanishes in the
-    standard model: fits start at several points of the search range.
+    added to the standard model, and the same with Z F_Z = 1 on each electron. ``mu_nu_e``, ``mu_nu_mu`` and
+    ``mu_nu_tau`` in units of the Bohr magneton, or ``mu_nu`` for all three. They enter squared, so that their
+    derivative vanishes in the standard model: fits start at several points of the search range.
 
     Source: Vogel & Engel, Phys. Rev. D 39 (1989) 3378; arXiv:2205.09484 eq. 17.
 
@@ -103,9 +103,9 @@ class TransitionMagneticMoment(Interaction):
         \mu_{\nu_a}^2 = \big(U \lambda^\dagger\lambda\, U^\dagger\big)_{aa}
             = \sum_k |\Lambda_k|^2 - \Big|\sum_k U_{ak}\Lambda_k\Big|^2
 
-    gives the effective moments of the flavours at a short distance, which act as in :class:`MagneticMoment`. Parameters are
-    the moduli ``lambda_k`` (mu_B) and the phases ``zeta_k`` (rad). In the flavour basis the matrix U is 1, and the phases have
-    no effect. The moduli enter squared: fits start at several points of the search range.
+    gives the effective moments of the flavours at a short distance, which act as in :class:`MagneticMoment`. Parameters
+    are the moduli ``lambda_k`` (mu_B) and the phases ``zeta_k`` (rad). In the flavour basis the matrix U is 1, and the
+    phases have no effect. The moduli enter squared: fits start at several points of the search range.
 
     Args:
         basis: ``mass`` or ``flavour``, of the Lambda_k.
@@ -151,7 +151,7 @@ class TransitionMagneticMoment(Interaction):
         if self.basis == "flavour":
             return jnp.sum(moduli**2) - moduli**2
         phases = jnp.stack([jnp.asarray(params[f"zeta_{k}"], float) for k in labels])
-        along = pmns() @ (moduli * jnp.exp(1j * phases))
+        along = jnp.asarray(pmns()) @ (moduli * jnp.exp(1j * phases))
         return jnp.maximum(jnp.sum(moduli**2) - along.real**2 - along.imag**2, 0.0)
 
     def incoherent_terms(self, params, nucleus, q):
@@ -179,12 +179,15 @@ SM_CHARGE_RADII = tuple(
 class ChargeRadius(Interaction):
     r"""Charge radii of the neutrinos, flavour-diagonal and transition.
 
-    .. math:: Q_{ba} \to Q_{ba} - \frac{\sqrt2\pi\alpha}{3 G_F}\big(\langle r^2_{ba}\rangle - \langle r^2_{ba}\rangle_0\big) Z F_Z(q)
+    .. math::
+        Q_{ba} \to Q_{ba}
+            - \frac{\sqrt2\pi\alpha}{3 G_F}\big(\langle r^2_{ba}\rangle - \langle r^2_{ba}\rangle_0\big) Z F_Z(q)
 
-    on nuclei, and :math:`g_V \to g_V` *plus* the same with Z F_Z = 1 on electrons. ``r2_nu_ee`` ... in cm^2 are the *total*
-    charge radii: the radiative couplings ``2023`` and ``erler-su`` already hold those of the standard model, so with them
-    the reference :math:`\langle r^2\rangle_0` and the nominal values are -0.83, -0.48, -0.30 e-32 cm^2 (e, mu, tau); with
-    ``tree`` couplings both are zero. Transition radii are real, and enter squared.
+    on nuclei, and :math:`g_V \to g_V` *plus* the same with Z F_Z = 1 on electrons. ``r2_nu_ee`` ... in cm^2 are the
+    *total* charge radii: the radiative couplings ``2023`` and ``erler-su`` already hold those of the standard model, so
+    with them the reference :math:`\langle r^2\rangle_0` and the nominal values are -0.83, -0.48, -0.30 e-32 cm^2 (e,
+    mu, tau); with ``tree`` couplings both are zero. Transition radii are real, and enter squared: fits start at several
+    points of the search range.
 
     Args:
         couplings: those of the standard model that it is added to; None takes them as :class:`StandardModel` does.
@@ -246,9 +249,9 @@ class Millicharge(Interaction):
 
     .. math:: Q_{ba} \to Q_{ba} + \frac{2\sqrt2\pi\alpha}{G_F\, 2MT}\, q_{\nu_{ba}} Z F_Z(q)
 
-    on nuclei, and :math:`g_V \to g_V - 2\sqrt2\pi\alpha\, q_\nu/(G_F\, 2 m_e T)` on electrons, where it grows so much faster
-    towards low recoils that the bound is two orders stronger. ``q_nu_ee`` ... in units of the elementary charge; transition
-    charges are real, and enter squared.
+    on nuclei, and :math:`g_V \to g_V - 2\sqrt2\pi\alpha\, q_\nu/(G_F\, 2 m_e T)` on electrons, where it grows so much
+    faster towards low recoils that the bound is two orders stronger. ``q_nu_ee`` ... in units of the elementary charge;
+    transition charges are real, and enter squared: fits start at several points of the search range.
 
     Source: arXiv:1403.6344; arXiv:2205.09484 eq. 24-27.
 
@@ -289,23 +292,25 @@ class Millicharge(Interaction):
 def upscattering(E: Array, T: Array, M: Array, m: Array) -> Array:
     r"""Up-scattering by a dipole to a state of mass m:
 
-    :math:`\frac1T - \frac1E - \frac{m^2}{2ETM}\big(1 - \frac{T}{2E} + \frac{M}{2E}\big) + \frac{m^4(T - M)}{8E^2T^2M^2}`, 1/MeV.
+    :math:`\frac1T - \frac1E - \frac{m^2}{2ETM}\big(1 - \frac{T}{2E} + \frac{M}{2E}\big) + \frac{m^4(T -
+    M)}{8E^2T^2M^2}`, 1/MeV.
     """
     quadratic = m**2 / (2 * E * T * M) * (1 - T / (2 * E) + M / (2 * E))
     return 1 / T - 1 / E - quadratic + m**4 * (T - M) / (8 * E**2 * T**2 * M**2)
 
 
 class DipolePortal(Interaction):
-    r"""A magnetic dipole from active neutrinos to a sterile one of mass m_4: :math:`\nu_a N \to \nu_4 N`.
+    r"""A magnetic dipole from active neutrinos to a massive sterile one: up-scattering on nuclei and electrons.
 
     .. math::
         \frac{d\sigma_a}{dT} = \frac{\pi\alpha^2}{m_e^2} Z^2 F_Z^2(q) \Big|\frac{\mu_{\nu_4 a}}{\mu_B}\Big|^2
             \Big[\frac1T - \frac1E - \frac{m_4^2}{2ETM}\Big(1 - \frac{T}{2E} + \frac{M}{2E}\Big)
             + \frac{m_4^4(T - M)}{8E^2T^2M^2}\Big]
 
-    and the same with Z F_Z = 1 and M = m_e on each electron, between the two recoil energies that a state of mass m_4 (MeV)
-    leaves open; below the threshold :math:`E = m_4 + m_4^2/(2M)` there is none. ``mu_nu4_e``, ``mu_nu4_mu``, ``mu_nu4_tau`` are in
-    units of the Bohr magneton. They enter squared: fits start at several points of the search range.
+    and the same with Z F_Z = 1 and M = m_e on each electron, between the two recoil energies that a state of mass m_4
+    (MeV) leaves open; below the threshold :math:`E = m_4 + m_4^2/(2M)` there is none. ``mu_nu4_e``, ``mu_nu4_mu``,
+    ``mu_nu4_tau`` are in units of the Bohr magneton. They enter squared: fits start at several points of the search
+    range.
 
     Source: arXiv:1803.03262 eq. 2.3; arXiv:2211.11905 section 2.7.
 

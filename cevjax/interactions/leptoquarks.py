@@ -20,12 +20,12 @@ class Leptoquark(Interaction):
 
     .. math::
         Q_{ba} \to Q_{ba} + \frac{g^2}{4\sqrt2 G_F(q^2 + m^2)} \times
-            \begin{cases} Z F_Z + 2 N F_N & S_1,\ \tilde R_2 \\ 2 Z F_Z + N F_N & R_2 \\ 5 Z F_Z + 4 N F_N & S_3 \end{cases}
-        \qquad a, b \in \{e, \mu\}
+            \begin{cases} Z F_Z + 2 N F_N & S_1,\ \tilde R_2 \\ 2 Z F_Z + N F_N & R_2 \\ 5 Z F_Z + 4 N F_N & S_3
+            \end{cases} \qquad a, b \in \{e, \mu\}
 
-    The coupling ``g_lq`` is dimensionless, the mass ``m_lq`` in MeV. Diagonal and flavour-changing entries are equal, so that
-    the rate is the standard one again where :math:`(Q + Q_{LQ})^2 + Q_{LQ}^2 = Q^2`. It is even in the coupling: fits start at
-    several points of the search range.
+    The coupling ``g_lq`` is dimensionless, the mass ``m_lq`` in MeV. Diagonal and flavour-changing entries are equal,
+    so that the rate is the standard one again where :math:`(Q + Q_{LQ})^2 + Q_{LQ}^2 = Q^2`. It is even in the
+    coupling: fits start at several points of the search range.
 
     Args:
         model: ``S1``, ``R2``, ``S3`` or ``R2t``.

@@ -102,20 +102,21 @@ class LightVector(Interaction):
     .. math::
         Q_a \to Q_a + \frac{g^2 Q'_a}{\sqrt2 G_F(q^2 + m^2)}\big[(2Q'_u + Q'_d) Z F_Z + (Q'_u + 2Q'_d) N F_N\big]
 
-    on nuclei, and :math:`g_V \to g_V + g^2 Q'_a Q'_e/[\sqrt2 G_F(2m_e T + m^2)]` on electrons. The purely leptonic models
-    reach quarks through photon-Z' mixing by lepton loops, which acts on the electric charge:
+    on nuclei, and :math:`g_V \to g_V + g^2 Q'_a Q'_e/[\sqrt2 G_F(2m_e T + m^2)]` on electrons. The purely leptonic
+    models reach quarks through photon-Z' mixing by lepton loops, which acts on the electric charge:
 
     .. math::
         g_V^p(a) \to g_V^p(a) \pm Q'_a \frac{\sqrt2\,\alpha\,g^2}{\pi G_F(q^2 + m^2)}
             \sum_l Q'_l \int_0^1 x(1-x)\ln\frac{1}{m_l^2 + x(1-x)q^2}\,dx
 
-    (and the opposite for electrons). The couplings are dimensionless, the mass in MeV. The rate is even in the coupling:
-    its derivative vanishes in the standard model, and fits start at several points of the search range. The mass does
-    nothing while the coupling is zero.
+    (and the opposite for electrons). The couplings are dimensionless, the mass in MeV. The rate is even in the
+    coupling: its derivative vanishes in the standard model, and fits start at several points of the search range. The
+    mass does nothing while the coupling is zero.
 
     Args:
         model: charges by name: ``universal``, ``b-l``, ``b-3le``, ``b-3lmu``, ``b-2le-lmu``, ``b-le-2lmu``,
-            ``by+lmu+ltau``, ``le-lmu``, ``le-ltau``, ``lmu-ltau``. Of those with quarks, the charges are parameters too.
+            ``by+lmu+ltau``, ``le-lmu``, ``le-ltau``, ``lmu-ltau``. Of those with quarks, the charges are parameters
+            too.
         loop_sign: sign of the loop term: +1 as in arXiv:2202.11002, -1 as in arXiv:2008.05022.
 
     Raises:
@@ -152,7 +153,9 @@ class LightVector(Interaction):
         return (
             *own,
             *(
-                Parameter(f"charge_{f}", c, window=(-3.0, 3.0), latex=f"$Q'_{{{f}}}$", description=f"U(1)' charge of {f}")
+                Parameter(
+                    f"charge_{f}", c, window=(-3.0, 3.0), latex=f"$Q'_{{{f}}}$", description=f"U(1)' charge of {f}"
+                )
                 for f, c in charges
             ),
         )
@@ -198,9 +201,10 @@ class LightAxial(Interaction):
     .. math:: Q_A \to Q_A + \frac{g^2}{\sqrt2 G_F(q^2 + m^2)}\, 2\sqrt{\frac{J+1}{3J}}\;\Delta_{u+d}\,
               (\langle S_p\rangle F_Z + \langle S_n\rangle F_N), \qquad \Delta_{u+d} = 0.440
 
-    on the spin of odd nuclei, with the shape :math:`1 + MT/(2E^2)`; it interferes with the axial term of the standard model
-    (:class:`Axial`) if that is added. On electrons :math:`g_A \to g_A + g^2/[\sqrt2 G_F(2 m_e T + m^2)]`. The coupling is
-    dimensionless, the mass in MeV. The rate is even in the coupling: fits start at several points of the search range.
+    on the spin of odd nuclei, with the shape :math:`1 + MT/(2E^2)`; it interferes with the axial term of the standard
+    model (:class:`Axial`) if that is added. On electrons :math:`g_A \to g_A + g^2/[\sqrt2 G_F(2 m_e T + m^2)]`. The
+    coupling is dimensionless, the mass in MeV. The rate is even in the coupling: fits start at several points of the
+    search range.
 
     Source: arXiv:1711.09773 section 3; arXiv:2007.08529 for the spins.
 
@@ -231,11 +235,11 @@ class LightAxial(Interaction):
 class LightScalar(Interaction):
     r"""A scalar boson of any mass, coupled equally to all neutrinos, up and down quarks and electrons.
 
-    .. math:: \frac{d\sigma}{dT} = \frac{M^2 T\, g^4 Q_S^2}{4\pi E^2(q^2 + m^2)^2}, \qquad Q_S = c_S^p Z F_Z + c_S^n N F_N
+    .. math:: \frac{d\sigma}{dT} = \frac{M^2 T\, g^4 Q_S^2}{4\pi E^2(q^2 + m^2)^2},\quad Q_S = c_S^p Z F_Z + c_S^n N F_N
 
-    and the same with :math:`M \to m_e, Q_S \to 1` on electrons. The coupling is dimensionless, the mass in MeV. It is the
-    coupling C_S of :class:`Generalized` with :math:`C_S = \sqrt2 g^2/[G_F(q^2 + m^2)]`, and enters to the fourth power: its first
-    derivatives vanish in the standard model, and fits start at several points of the search range.
+    and the same with :math:`M \to m_e, Q_S \to 1` on electrons. The coupling is dimensionless, the mass in MeV. It is
+    the coupling C_S of :class:`Generalized` with :math:`C_S = \sqrt2 g^2/[G_F(q^2 + m^2)]`, and enters to the fourth
+    power: its first derivatives vanish in the standard model, and fits start at several points of the search range.
 
     Args:
         nucleon_charges: scalar charges of the nucleons: ``2211.11905``, ``1711.09773`` (14 A + 1.1 Z) or your own.
@@ -273,8 +277,8 @@ class LightTensor(Interaction):
               \bigg[\frac{\sqrt2 g^2}{G_F(q^2 + m^2)}\big(c_T^p Z F_Z + c_T^n N F_N\big)\bigg]^2
 
     The coupling is dimensionless, the mass in MeV; it does not act on electrons here. It is the coupling C_T of
-    :class:`Generalized`, and enters to the fourth power: its first derivatives vanish in the standard model, and fits start
-    at several points of the search range.
+    :class:`Generalized`, and enters to the fourth power: its first derivatives vanish in the standard model, and fits
+    start at several points of the search range.
 
     Args:
         nucleon_charges: tensor charges of the nucleons: ``2211.11905`` or your own.

@@ -48,13 +48,14 @@ class NSI(Interaction):
         Q_{ba} = (2\varepsilon^u_{ba} + \varepsilon^d_{ba}) Z F_Z + (\varepsilon^u_{ba} + 2\varepsilon^d_{ba}) N F_N
 
     added to the standard-model charge; the rate of an incoming flavour a is :math:`\sum_b |Q_{ba}|^2`. The couplings
-    :math:`\varepsilon` (dimensionless, in units of :math:`G_F`) form a hermitian matrix, real unless asked otherwise. They
-    are bounded to twice the weak interaction. Of two couplings only one combination is measured: along the other the
-    likelihood is all but flat, so a fit of both ends at a bound and says so; their allowed band is the result, not the
-    point. Flavour-changing couplings enter squared: fits start at several points of the search range.
+    :math:`\varepsilon` (dimensionless, in units of :math:`G_F`) form a hermitian matrix, real unless asked otherwise.
+    They are bounded to twice the weak interaction. Of two couplings only one combination is measured: along the other
+    the likelihood is all but flat, so a fit of both ends at a bound and says so; their allowed band is the result, not
+    the point. Flavour-changing couplings enter squared: fits start at several points of the search range.
 
     Args:
-        complex_entries: whether the flavour-changing couplings have imaginary parts too (``eps_uV_emu_im``, of the entry
+        complex_entries: whether the flavour-changing couplings have imaginary parts too (``eps_uV_emu_im``, of the
+        entry
             below the diagonal with the opposite sign). They matter against the phase of the other quark's coupling.
 
     Source: Barranco, Miranda & Rashba hep-ph/0508299; arXiv:2008.05022 eq. 8.
@@ -91,12 +92,12 @@ class TensorNSI(Interaction):
     r"""Tensor non-standard interactions with up and down quarks, flavour-diagonal.
 
     .. math::
-        \frac{d\sigma_a}{dT} = \frac{4 G_F^2 M}{\pi} Q_T^2 \Big(1 - \frac{MT}{4E^2}\Big), \qquad
-        Q_T = (2\varepsilon^{uT}_{aa} + \varepsilon^{dT}_{aa}) Z F_Z + (\varepsilon^{uT}_{aa} + 2\varepsilon^{dT}_{aa}) N F_N
+        \frac{d\sigma_a}{dT} = \frac{4 G_F^2 M}{\pi} Q_T^2 \Big(1 - \frac{MT}{4E^2}\Big), \qquad Q_T =
+        (2\varepsilon^{uT}_{aa} + \varepsilon^{dT}_{aa}) Z F_Z + (\varepsilon^{uT}_{aa} + 2\varepsilon^{dT}_{aa}) N F_N
 
     added to the standard model without interference. The couplings are dimensionless; they count quarks, as in their
-    paper, where :class:`Generalized` has the tensor charges of the nucleons. They enter squared: their derivative vanishes
-    in the standard model, and fits start at several points of the search range.
+    paper, where :class:`Generalized` has the tensor charges of the nucleons. They enter squared: their derivative
+    vanishes in the standard model, and fits start at several points of the search range.
 
     Source: arXiv:1711.09773 eq. 10-12.
 

@@ -31,8 +31,8 @@ class StandardModel(Interaction):
         Q_a = g_V^p(a)\, Z F_Z(q) + g_V^n\, N F_N(q), \qquad
         \frac{d\sigma_a}{dT} = \frac{G_F^2 M}{\pi}\Big(1 - \frac{MT}{2E^2}\Big) Q_a^2
 
-    on nuclei; on electrons :math:`g_V = 2\sin^2\theta_W \pm \frac12, g_A = \pm\frac12` at tree level, with the upper sign for
-    :math:`\nu_e` and the lower for :math:`\nu_\mu, \nu_\tau` (and the opposite g_A for antineutrinos).
+    on nuclei; on electrons :math:`g_V = 2\sin^2\theta_W \pm \frac12, g_A = \pm\frac12` at tree level, with the upper
+    sign for :math:`\nu_e` and the lower for :math:`\nu_\mu, \nu_\tau` (and the opposite g_A for antineutrinos).
 
     Args:
         couplings: ``tree``, ``erler-su`` or ``2023``. None takes those of the statistic of the measurement that the

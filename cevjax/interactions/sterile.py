@@ -28,10 +28,12 @@ def _angle(name: str, of: str, members: tuple[str, ...] = ()) -> Parameter:
 class Sterile(Interaction):
     r"""Disappearance of active neutrinos into a sterile one over a short baseline.
 
-    .. math:: P_{aa} = 1 - \sin^2(2\theta_{aa})\, \sin^2\Big(1.267\,\frac{\Delta m^2_{41}[\mathrm{eV}^2]\, L[\mathrm{m}]}{E[\mathrm{MeV}]}\Big)
+    .. math:: P_{aa} = 1 - \sin^2(2\theta_{aa})\,
+              \sin^2\Big(1.267\,\frac{\Delta m^2_{41}[\mathrm{eV}^2]\, L[\mathrm{m}]}{E[\mathrm{MeV}]}\Big)
 
-    The amplitudes ``sin2_2theta_ee`` and ``sin2_2theta_mumu`` (or ``sin2_2theta`` for both) are dimensionless, ``dm2_41`` is in eV^2.
-    Averages over a flux are exact at any frequency. The mass splitting does nothing while both amplitudes are zero.
+    The amplitudes ``sin2_2theta_ee`` and ``sin2_2theta_mumu`` (or ``sin2_2theta`` for both) are dimensionless,
+    ``dm2_41`` is in eV^2. Averages over a flux are exact at any frequency. The mass splitting does nothing while both
+    amplitudes are zero.
 
     Source: arXiv:1711.09773 eq. 18.
 

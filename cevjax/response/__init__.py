@@ -2,6 +2,7 @@
 
 from .efficiency import ExponentialTimeEfficiency as ExponentialTimeEfficiency
 from .efficiency import SigmoidEfficiency as SigmoidEfficiency
+from .quenching import UNQUENCHED as UNQUENCHED
 from .quenching import PolynomialQuenching as PolynomialQuenching
 from .resolution import BinnedResponse as BinnedResponse
 from .resolution import GammaResolution as GammaResolution

@@ -30,7 +30,12 @@ class PolynomialQuenching(eqx.Module):
     variations: Array
     nuisances: tuple[str, ...] = eqx.field(static=True)
 
-    def __init__(self, coefficients: ArrayLike, variations: ArrayLike | Sequence = (), nuisances: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        coefficients: ArrayLike | Sequence[float],
+        variations: ArrayLike | Sequence = (),
+        nuisances: tuple[str, ...] = (),
+    ):
         centre = np.asarray(coefficients, float)
         self.coefficients = jnp.asarray(centre)
         self.variations = jnp.asarray(np.asarray(variations, float).reshape(len(nuisances), len(centre)))
@@ -45,3 +50,7 @@ class PolynomialQuenching(eqx.Module):
         for coefficient in c[::-1]:
             energy = (energy + coefficient) * recoil
         return jnp.maximum(energy, 1e-6)
+
+
+UNQUENCHED = PolynomialQuenching((1.0,))
+"""Electron recoils: all of their energy is electron-equivalent."""

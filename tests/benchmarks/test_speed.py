@@ -19,6 +19,8 @@ import cevjax
 from cevjax.inference import minimize as m
 from cevjax.inference.fit import problem
 from cevjax.inference.profile import profile_at
+from cevjax.interactions import interaction
+from cevjax.registry import interaction_names
 
 pytestmark = pytest.mark.benchmark
 
@@ -66,6 +68,39 @@ def test_nll_numpy(benchmark, reference, like):
         return reference.chi2({**params, **dict.fromkeys(like.nuisances, shift)})
 
     assert np.isfinite(timed(benchmark, call))
+
+
+@pytest.fixture(scope="module", params=["default", "2211.11905"])
+def with_interaction(request):
+    """Likelihood with an interaction, electrons included, at a point where it acts."""
+    built = {}
+
+    def make(name):
+        if name not in built:
+            model = interaction(name)
+            total = cevjax.StandardModel() if name == "standard-model" else cevjax.StandardModel() + model
+            like = cevjax.Likelihood([cevjax.load("coherent-csi-2021", statistic=request.param, es=True)], total)
+            moved = {p.name: float(p.decode(p.encode(p.nominal) + 0.3)) for p in model.parameters if not p.members}
+            built[name] = like, like.nominal(**moved)
+        return built[name]
+
+    return make
+
+
+@pytest.mark.benchmark(group="interactions: nll")
+@pytest.mark.parametrize("name", interaction_names())
+def test_interaction_nll(benchmark, with_interaction, name):
+    like, params = with_interaction(name)
+    assert np.isfinite(timed(benchmark, lambda: like.nll(params).block_until_ready()))
+
+
+@pytest.mark.benchmark(group="interactions: gradient")
+@pytest.mark.parametrize("name", interaction_names())
+def test_interaction_gradient(benchmark, with_interaction, name):
+    like, params = with_interaction(name)
+    both = jax.jit(jax.value_and_grad(like.nll))
+    value, gradient = timed(benchmark, lambda: jax.block_until_ready(both(params)))
+    assert np.isfinite(value) and all(np.isfinite(g) for g in gradient.values())
 
 
 def profile_setup(like, points):

@@ -98,7 +98,7 @@ def test_relative_errors_of_the_normalisations_are_the_published_ones(csi_likeli
 def test_radius_nuisance_scales_the_box_radius_of_the_paper(csi_likelihood):
     """2211.11905 scales R_A = 1.23 A^(1/3) (1 + a4) of protons and neutrons: checked on its form factor."""
     measurement = csi_likelihood("2211.11905").measurements[0]
-    nuclear = measurement.components[0].nuclear
+    nuclear = measurement.components[0].scatterers.nuclear
     params = {**csi_likelihood("2211.11905").nominal(), "csi2021_radius": 1.0}
     for nucleus in nuclear.bind(params):
         q, hbarc, a = 60.0, 197.3269804, 0.7

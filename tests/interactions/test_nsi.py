@@ -1,4 +1,4 @@
-"""Vector NSI against an explicit flavour algebra in numpy."""
+"""Vector and tensor NSI against an explicit flavour algebra in numpy."""
 
 import functools
 
@@ -9,15 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.special import spherical_jn
 
 from cevjax.form_factors import form_factor
-from cevjax.interactions import NSI, StandardModel, strengths
+from cevjax.interactions import NSI, StandardModel, TensorNSI, strengths
 from cevjax.nuclear_model import BoundNucleus
 from cevjax.nuclei import nucleus
+from cevjax.rates import differential_cross_section
 
 ENTRIES = {"ee": (0, 0), "mumu": (1, 1), "tautau": (2, 2), "emu": (0, 1), "etau": (0, 2), "mutau": (1, 2)}
 NAMES = [f"eps_{quark}V_{entry}" for quark in "ud" for entry in ENTRIES]
-ZERO = {"sin2_theta_w": 0.23857, **dict.fromkeys(NAMES, 0.0)}
+IMAGINARY = [f"eps_{quark}V_{entry}_im" for quark in "ud" for entry in ("emu", "etau", "mutau")]
+ZERO = {"sin2_theta_w": 0.23857, **dict.fromkeys(NAMES + IMAGINARY, 0.0)}
 Q = 40.0
 
 
@@ -131,3 +134,173 @@ def test_jit_equals_eager_equals_vmap():
     np.testing.assert_allclose(mapped, loop, rtol=1e-14)
     with jax.disable_jit():
         np.testing.assert_allclose(rate("Cs133")(points[0]), loop[0], rtol=1e-14)
+
+
+# complex entries
+
+
+@functools.cache
+def complex_rate(name, R_n=4.8):
+    """Strength of each incoming flavour in SM + complex NSI, jitted in the eighteen couplings."""
+
+    @jax.jit
+    def function(eps):
+        params = {**ZERO, **dict(zip(NAMES + IMAGINARY, eps, strict=True))}
+        interaction = StandardModel("tree") + NSI(complex_entries=True)
+        return strengths(interaction, params, bound(name, R_n=R_n), jnp.array(Q))["vector"]
+
+    return function
+
+
+def hermitian(real, imaginary):
+    """Matrix of six real and three imaginary parts: epsilon_ba = conjugate(epsilon_ab)."""
+    ee, mumu, tautau, emu, etau, mutau = real
+    emu, etau, mutau = (x + 1j * y for x, y in zip((emu, etau, mutau), imaginary, strict=True))
+    return np.array(
+        [
+            [ee, emu, etau],
+            [np.conj(emu), mumu, mutau],
+            [np.conj(etau), np.conj(mutau), tautau],
+        ]
+    )
+
+
+def explicit_complex(name, eps, R_n=4.8):
+    """sum_b |Q_ba|^2 with the hermitian matrices written out."""
+    Z, N = nucleus(name).Z, nucleus(name).N
+    protons, neutrons = Z * numpy_helm(Q, 4.8), N * numpy_helm(Q, R_n)
+    up, down = hermitian(eps[:6], eps[12:15]), hermitian(eps[6:12], eps[15:])
+    charge = (0.02286 * protons - 0.5 * neutrons) * np.eye(3) + 0j
+    charge += (2 * up + down) * protons + (up + 2 * down) * neutrons
+    return np.array([sum(abs(charge[b, a]) ** 2 for b in range(3)) for a in range(3)])
+
+
+def numpy_helm(q, radius, s=0.9):
+    hbarc = 197.3269804
+    x = q / hbarc * (5 / 3 * (radius**2 - 3 * s**2)) ** 0.5
+    return 3 * spherical_jn(1, x) / x * np.exp(-((q * s / hbarc) ** 2) / 2)
+
+
+def complex_couplings(**values):
+    return np.array([values.get(name, 0.0) for name in NAMES + IMAGINARY])
+
+
+def test_names_of_the_complex_parameters():
+    assert [p.name for p in NSI(complex_entries=True).parameters] == NAMES + IMAGINARY
+
+
+@pytest.mark.parametrize("name", ["Cs133", "Ar40"])
+@given(eps=hnp.arrays(float, 18, elements=st.floats(-1, 1)))
+@settings(max_examples=50, deadline=None)
+def test_sum_of_complex_squares(name, eps):
+    np.testing.assert_allclose(complex_rate(name, 5.1)(eps), explicit_complex(name, eps, 5.1), rtol=1e-12, atol=1e-10)
+
+
+def test_complex_charge_is_hermitian():
+    eps = np.random.default_rng(3).uniform(-1, 1, 18)
+    params, q = {**ZERO, **dict(zip(NAMES + IMAGINARY, eps, strict=True))}, jnp.array([5.0, 40.0, 80.0])
+    charge = np.asarray(NSI(complex_entries=True).weak_charge(params, bound("Cs133", R_n=5.1), q))
+    protons, neutrons = 55 * numpy_helm(np.array(q), 4.8), 78 * numpy_helm(np.array(q), 5.1)
+    up, down = hermitian(eps[:6], eps[12:15]), hermitian(eps[6:12], eps[15:])
+    truth = np.multiply.outer(2 * up + down, protons) + np.multiply.outer(up + 2 * down, neutrons)
+    # the parameter is the imaginary part of the entry above the diagonal, row e and column mu
+    np.testing.assert_allclose(charge, truth, rtol=1e-13)
+    np.testing.assert_array_equal(charge, np.conj(np.swapaxes(charge, 0, 1)))
+    assert np.all(np.diagonal(charge).imag == 0)
+
+
+def test_transposed_couplings_have_the_same_rate():
+    # the transpose of a hermitian matrix is its conjugate, so that sum_b |Q_ba|^2 = sum_b |Q_ab|^2
+    eps = np.random.default_rng(4).uniform(-1, 1, (5, 18))
+    for point in eps:
+        found = complex_rate("Cs133", 5.1)(point)
+        np.testing.assert_allclose(found, complex_rate("Cs133", 5.1)(point * np.repeat([1, -1], [12, 6])), rtol=1e-14)
+
+
+@pytest.mark.parametrize(("entry", "flavours"), [("emu", (0, 1)), ("etau", (0, 2)), ("mutau", (1, 2))])
+def test_relative_phase_of_up_and_down(entry, flavours):
+    # |eps_u (2Z + N) + eps_d exp(i phi) (Z + 2N)|^2
+    up, down, a, b = 0.3, 0.2, 2 * 55 + 78, 55 + 2 * 78
+    nuclear = numpy_helm(Q, 4.8) ** 2
+    standard = (0.02286 * 55 - 0.5 * 78) ** 2 * nuclear
+    found = []
+    for phase in np.radians([0.0, 50.0, 90.0, 180.0]):
+        down_part = {f"eps_dV_{entry}": down * np.cos(phase), f"eps_dV_{entry}_im": down * np.sin(phase)}
+        rates = complex_rate("Cs133")(complex_couplings(**{f"eps_uV_{entry}": up}, **down_part))
+        truth = np.full(3, standard)
+        truth[list(flavours)] += nuclear * ((up * a) ** 2 + (down * b) ** 2 + 2 * up * down * a * b * np.cos(phase))
+        np.testing.assert_allclose(rates, truth, rtol=1e-12)
+        found.append(rates[flavours[0]])
+    assert np.all(np.diff(found) < 0)
+
+
+def test_common_phase_is_not_observable():
+    magnitudes = {"eps_uV_emu": 0.3, "eps_dV_emu": -0.1}
+    zero = complex_rate("Cs133")(complex_couplings(**magnitudes))
+    for phase in (0.3, 1.5, 2.8):
+        turned = {f"{n}_im": v * np.sin(phase) for n, v in magnitudes.items()}
+        turned.update({n: v * np.cos(phase) for n, v in magnitudes.items()})
+        np.testing.assert_allclose(complex_rate("Cs133")(complex_couplings(**turned)), zero, rtol=1e-13)
+
+
+def test_without_imaginary_parts_it_is_exactly_the_real_interaction():
+    q, target = jnp.linspace(0.0, 100.0, 11), bound("Cs133", R_n=5.1)
+    eps = np.random.default_rng(5).uniform(-1, 1, 12)
+    params = {**ZERO, **dict(zip(NAMES, eps, strict=True))}
+    real, found = (
+        strengths(StandardModel() + NSI(complex_entries=c), params, target, q)["vector"] for c in (False, True)
+    )
+    assert not jnp.iscomplexobj(found)
+    np.testing.assert_array_equal(found, real)
+
+
+def test_gradient_of_imaginary_parts():
+    # d/d(im) |x + iy|^2 = 2y: with eps_u = i y alone, 2 y (2Z + N)^2; against the phase of eps_d, the cross term
+    a, b, nuclear = 2 * 55 + 78, 55 + 2 * 78, numpy_helm(Q, 4.8) ** 2
+    point = complex_couplings(eps_uV_emu=0.1, eps_uV_emu_im=0.2, eps_dV_emu_im=-0.3)
+    jacobian = np.asarray(jax.jacrev(complex_rate("Cs133"))(point))
+    of_up, of_down = (jacobian[:, (NAMES + IMAGINARY).index(f"eps_{quark}V_emu_im")] for quark in "ud")
+    imaginary = 0.2 * a - 0.3 * b
+    np.testing.assert_allclose(of_up, np.array([1, 1, 0]) * 2 * a * imaginary * nuclear, rtol=1e-12)
+    np.testing.assert_allclose(of_down, np.array([1, 1, 0]) * 2 * b * imaginary * nuclear, rtol=1e-12)
+
+
+# tensor
+
+
+TENSOR_NAMES = [f"eps_{quark}T_{2 * flavour}" for quark in "ud" for flavour in ("e", "mu", "tau")]
+
+
+def test_names_of_the_tensor_parameters():
+    assert [p.name for p in TensorNSI().parameters] == TENSOR_NAMES
+    assert all(p.nominal == 0 for p in TensorNSI().parameters)
+
+
+@pytest.mark.parametrize(("name", "Z", "N"), [("Cs133", 55, 78), ("I127", 53, 74), ("Ar40", 18, 22)])
+def test_tensor_cross_section(name, Z, N):
+    # + 4 G_F^2 M/pi Q_T^2 (1 - MT/(4E^2)) without interference
+    up, down = np.array([0.3, -0.1, 0.0]), np.array([-0.2, 0.15, 0.4])
+    params = {**ZERO, **dict(zip(TENSOR_NAMES, [*up, *down], strict=True))}
+    M = nucleus(name).mass
+    for E in (15.0, 52.0):
+        T = np.array([1e-4, 0.1, 0.5, 0.9, 0.999]) * 2 * E**2 / (M + 2 * E)
+        q = np.sqrt(2 * M * T)
+        protons, neutrons = Z * numpy_helm(q, 4.8), N * numpy_helm(q, 5.1)
+        standard = 0.02286 * protons - 0.5 * neutrons
+        tensor = np.multiply.outer(2 * up + down, protons) + np.multiply.outer(up + 2 * down, neutrons)
+        truth = standard**2 * (1 - M * T / (2 * E**2)) + 4 * tensor**2 * (1 - M * T / (4 * E**2))
+        truth *= 1.1663788e-11**2 * M / np.pi * 197.3269804e-13**2
+        target, interaction = bound(name, R_n=5.1), StandardModel("tree") + TensorNSI()
+        found = differential_cross_section(params, interaction, target, E, T)
+        np.testing.assert_allclose(found, truth, rtol=1e-12)
+
+
+def test_tensor_degeneracy_of_up_and_down():
+    # the charge vanishes along eps_d = -(2Z + N)/(Z + 2N) eps_u, with one form factor
+    params = {**dict.fromkeys(TENSOR_NAMES, 0.0), "eps_uT_mumu": 0.5, "eps_dT_mumu": -0.5 * 188 / 211}
+    found = np.asarray(TensorNSI().incoherent_terms(params, bound("Cs133"), jnp.array(Q))["tensor"])
+    alone = np.asarray(
+        TensorNSI().incoherent_terms({**params, "eps_dT_mumu": 0.0}, bound("Cs133"), jnp.array(Q))["tensor"]
+    )
+    np.testing.assert_allclose(alone, [0.0, 4 * (0.5 * 188 * numpy_helm(Q, 4.8)) ** 2, 0.0], rtol=1e-13)
+    assert np.all(found < 1e-28 * alone[1])
