@@ -27,9 +27,11 @@ NAME = "coherent-csi-2021"
 ONE_SIGMA = 0.6827
 
 
-def likelihood(statistic: str, nsi: bool = False) -> cevjax.Likelihood:
-    model = cevjax.StandardModel() + cevjax.NSI() if nsi else cevjax.StandardModel()
-    return cevjax.Likelihood([cevjax.load(NAME, statistic=statistic)], model)
+def likelihood(
+    statistic: str, interaction: cevjax.Interaction | None = None, es: bool | None = None
+) -> cevjax.Likelihood:
+    model = cevjax.StandardModel() if interaction is None else cevjax.StandardModel() + interaction
+    return cevjax.Likelihood([cevjax.load(NAME, statistic=statistic, es=es)], model)
 
 
 def span(statistic: str, poi: str) -> str:
@@ -42,7 +44,8 @@ def span(statistic: str, poi: str) -> str:
 def table() -> list[tuple[str, str, str]]:
     """Rows: what, published, ours."""
     paper, shape, default = (likelihood(s) for s in ("2211.11905", "2211.11905-shape", "default"))
-    nsi = likelihood("2211.11905", nsi=True)
+    nsi, b_minus_l = likelihood("2211.11905", cevjax.NSI()), likelihood("2211.11905", cevjax.LightVector(model="b-l"))
+    moments = likelihood("2211.11905", cevjax.MagneticMoment(), es=True)
     sm = cevjax.fit(paper)
     rows = [("chi2_min, standard model, `2211.11905`", "83.2 (independent fit 83.4)", f"{sm.chi2_min:.2f}")]
     rows.append(("the same, `2211.11905-shape`", "80.2 (independent fit)", f"{cevjax.fit(shape).chi2_min:.2f}"))
@@ -51,6 +54,8 @@ def table() -> list[tuple[str, str, str]]:
         ("R_n_CsI free", paper, ("R_n_CsI",), "81.9"),
         ("eps_dV_ee, eps_uV_ee free", nsi, ("eps_dV_ee", "eps_uV_ee"), "82.9 (independent fit: 0.7 below the SM)"),
         ("eps_dV_mumu, eps_uV_mumu free", nsi, ("eps_dV_mumu", "eps_uV_mumu"), "82.9"),
+        ("mu_nu_e, mu_nu_mu free, with electrons", moments, ("mu_nu_e", "mu_nu_mu"), "83.2"),
+        ("B-L: g_zprime, m_zprime free, CEvNS alone", b_minus_l, ("g_zprime", "m_zprime"), "83.2"),
     ):
         chi2 = cevjax.fit(like, free).chi2_min
         rows.append((f"chi2_min, {label}, `2211.11905`", published, f"{chi2:.2f} ({sm.chi2_min - chi2:.2f} below)"))
@@ -65,10 +70,28 @@ def table() -> list[tuple[str, str, str]]:
     rows.append(("sin2_theta_w, 1 sigma, `2211.11905-shape`", independent, span("2211.11905-shape", "sin2_theta_w")))
     independent = "0.245 [0.219, 0.275] (independent fit)"
     rows.append(("sin2_theta_w, 1 sigma, `2211.11905`", independent, span("2211.11905", "sin2_theta_w")))
+    rows += limits()
     section = average_cross_section()
     rows.append(("flux-averaged cross section, SM [1e-40 cm2]", "189 +- 6", f"{section:.1f}"))
     scaled = section * events / predicted
     rows.append(("the same, measured", "165 +30 -25", f"{scaled:.0f} (SM times fitted/predicted events)"))
+    return rows
+
+
+def limits() -> list[tuple[str, str, str]]:
+    """Upper limits at 90 % CL on the magnetic moments, and on the millicharges with and without electrons."""
+    rows = []
+    for statistic, mu_e, mu_mu in (("2211.11905", "5.0", "2.1"), ("2211.11905-shape", "4.3", "2.7")):
+        for es in (False, True):
+            like = likelihood(statistic, cevjax.MagneticMoment(), es)
+            ends = [cevjax.interval(like, name).intervals[-1][1] for name in ("mu_nu_e", "mu_nu_mu")]
+            what = f"mu_nu_e, mu_nu_mu < [1e-9 mu_B], 90 %, {'CEvNS + ES' if es else 'CEvNS'}, `{statistic}`"
+            published = "" if es else f"{mu_e}, {mu_mu} (independent fit)"
+            rows.append((what, published, ", ".join(f"{1e9 * (end or np.nan):.2f}" for end in ends)))
+    for es in (False, True):
+        (low, high), *_ = cevjax.interval(likelihood("2211.11905", cevjax.Millicharge(), es), "q_nu_mumu").intervals
+        what = f"q_nu_mumu [e], 90 %, {'CEvNS + ES' if es else 'CEvNS'}, `2211.11905`"
+        rows.append((what, "ES about 100 times stronger" if es else "", f"[{low:.3g}, {high:.3g}]"))
     return rows
 
 
@@ -134,7 +157,7 @@ def figures(folder: Path) -> None:
     plots.save(
         plots.spectra(like.measurements[0], fit.expected()[NAME], "COHERENT CsI 2021, best fit"), folder / "fit.png"
     )
-    nsi = likelihood("2211.11905", nsi=True)
+    nsi = likelihood("2211.11905", cevjax.NSI())
     plots.save(plots.profile_curve(cevjax.interval(nsi, "eps_dV_ee", cl=0.90)), folder / "eps_dV_ee.png")
 
 
