@@ -15,9 +15,10 @@ class UnknownNameError(CevjaxError, KeyError):
 
     def __init__(self, kind: str, name: str, valid: Iterable[str], hint: str = ""):
         self.kind, self.name, self.valid, self.hint = kind, name, sorted(valid), hint
-        close = difflib.get_close_matches(str(name), self.valid, n=1, cutoff=0.5)
+        lower = {word.lower(): word for word in reversed(self.valid)}
+        close = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
         if not hint and close:
-            hint = f" Did you mean {close[0]!r}?"
+            hint = f" Did you mean {lower[close[0]]!r}?"
         super().__init__(f"Unknown {kind} {name!r}.{hint} Valid names: {', '.join(self.valid) or '(none)'}.")
 
     def __str__(self) -> str:  # KeyError would show the repr

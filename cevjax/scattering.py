@@ -17,7 +17,7 @@ from .fluxes.base import Flux
 from .interactions.base import Interaction, Params, contributes, shapes_of, smooth_part, terms_of
 from .kinematics import Shape
 from .measurement import Component, Norm
-from .moments import Moment, RecoilGrid, electron_grid, moment, recoil_grid
+from .moments import Moments, RecoilGrid, electron_grid, evaluate, moment, recoil_grid
 from .nuclear_model import BoundNucleus, NuclearModel
 from .nuclei import Target
 from .parameters import Parameter
@@ -25,8 +25,8 @@ from .rates import flux_effects, fold_moments, weighted_moments
 from .response import BinnedResponse, BinnedTime
 from .staged import staged
 
-Tables = tuple[dict[str, tuple[Moment, ...]], ...]
-"""Weighted moments of each target: {shape: one for each flux component}."""
+Tables = tuple[Moments, ...]
+"""Weighted moments of each target, for every tabulated shape and flux component."""
 
 
 class Scatterers(eqx.Module):
@@ -163,15 +163,17 @@ class Scattering(Component):
     def flat_moments(self, params: Params, interaction: Interaction) -> Array:
         """:meth:`moments` one after the other, shape (targets times shapes, components, nodes)."""
         effects = flux_effects(params, interaction, self.baseline_m)
-        rows = []
+        tables = evaluate(self.tables, effects.oscillation) if self.tables else []
+        rows: list[Array] = []
         for k, found in enumerate(self.shapes(interaction)):
-            known = self.tables[k] if self.tables else {}
+            shapes = tabulated(found) if tables else {}
+            n = len(self.flux.components)
+            known = {name: tables[k][i * n : (i + 1) * n] for i, name in enumerate(shapes)}
             for name, shape in found.items():
-                if name in known:
-                    rows.append(jnp.stack([table(effects.oscillation) for table in known[name]]))
-                else:
+                if name not in known:
                     mass = self.masses[k]
-                    rows.append(weighted_moments(self.flux, shape, mass, self.grid, params, effects))
+                    known[name] = weighted_moments(self.flux, shape, mass, self.grid, params, effects)
+                rows.append(known[name])
         return jnp.stack(rows)
 
     @property
@@ -192,13 +194,12 @@ class Scattering(Component):
     def prepare(self, interaction):
         prepared = self
         if not smooth_part(interaction):
-            shapes = tuple(
-                tuple((name, s) for name, s in found.items() if not s.mass) for found in self.shapes(interaction)
-            )
+            shapes = tuple(tuple(tabulated(found).values()) for found in self.shapes(interaction))
             tables = _tabulate(self.flux, self.masses, shapes, self.grid, contributes(interaction, "flux"))
             prepared = eqx.tree_at(lambda c: c.tables, prepared, tables, is_leaf=lambda x: x is None)
-        if isinstance(self.response, BinnedResponse) and not self.response.nuisances:
-            prepared = eqx.tree_at(lambda c: c.response, prepared, _fixed_response(self.response, self.grid.nodes))
+        if isinstance(self.response, BinnedResponse):
+            make = _prepared_response if self.response.nuisances else _fixed_response
+            prepared = eqx.tree_at(lambda c: c.response, prepared, make(self.response, self.grid.nodes))
         if isinstance(self.time, BinnedTime) and not self.time.nuisances:
             prepared = eqx.tree_at(lambda c: c.time, prepared, _fixed_times(self.time))
         return prepared
@@ -215,23 +216,30 @@ def moving_parameters(interaction: Interaction, shapes: Iterable[Mapping[str, Sh
     return flux | {shape.mass for found in shapes for shape in found.values() if shape.mass}
 
 
+def tabulated(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """The shapes whose moments no parameter touches, or an oscillation alone."""
+    return {name: shape for name, shape in shapes.items() if not shape.mass}
+
+
 @partial(jax.jit, static_argnums=(1, 2, 4))
 def _tabulate(
-    flux: Flux,
-    masses: tuple[float, ...],
-    shapes: tuple[tuple[tuple[str, Shape], ...], ...],
-    grid: RecoilGrid,
-    oscillates: bool,
-) -> Tables:
-    def row(shape: Shape, mass: float) -> tuple[Moment, ...]:
-        return tuple(moment(c, shape, mass, grid.nodes, oscillates=oscillates) * grid.weights for c in flux.components)
+    flux: Flux, masses: tuple[float, ...], shapes: tuple[tuple[Shape, ...], ...], grid: RecoilGrid, oscillates: bool
+) -> Tables | None:
+    def table(mass: float, found: tuple[Shape, ...]) -> Moments:
+        pairs = [(shape, component) for shape in found for component in flux.components]
+        return Moments.of([moment(c, s, mass, grid.nodes, oscillates=oscillates) * grid.weights for s, c in pairs])
 
-    return tuple({name: row(shape, mass) for name, shape in found} for mass, found in zip(masses, shapes, strict=True))
+    return tuple(table(mass, found) for mass, found in zip(masses, shapes, strict=True)) if all(shapes) else None
 
 
 @jax.jit
 def _fixed_response(response: BinnedResponse, recoil: Array) -> Array:
     return response({}, recoil)
+
+
+@jax.jit
+def _prepared_response(response: BinnedResponse, recoil: Array) -> BinnedResponse:
+    return response.prepare(recoil)
 
 
 @jax.jit

@@ -1,5 +1,7 @@
 """From the words of a command line to a likelihood."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -97,6 +99,61 @@ def test_interactions_are_added_once():
         build_interaction(["nis"])
     with pytest.raises(UnknownNameError, match="Did you mean 'tree'"):
         build_interaction(couplings="trees")
+
+
+def choices_of(text, model=None):
+    """The added interaction that the words describe."""
+    return build_interaction([text], model=model).terms[1]
+
+
+def test_choices_of_an_interaction():
+    assert choices_of("leptoquark:model=S3").model == "S3"
+    assert choices_of("light-vector:model=lmu-ltau,loop-sign=-1").loop_sign == -1
+    assert choices_of("nsi:complex_entries=TRUE").complex_entries is True
+    assert choices_of("light-scalar:nucleon-charges=1711.09773").nucleon_charges.scalar_p == 15.1
+    # names that look like numbers stay names
+    assert build_interaction(["standard-model:couplings=2023"]).couplings == "2023"
+    assert build_interaction(["standard-model:couplings=2023,exact_kinematics=true"], "tree").couplings == "tree"
+
+
+def test_the_model_goes_to_the_interaction_that_has_one():
+    assert choices_of("light-vector", "b-l").model == "b-l"
+    assert choices_of("leptoquark:model=R2", "S1").model == "R2"
+    assert build_interaction(["nsi", "leptoquark"], model="S3").terms[2].model == "S3"
+    for names in ([], ["nsi"], ["leptoquark", "light-vector"]):
+        with pytest.raises(InvalidValueError, match="`--model`"):
+            build_interaction(names, model="b-l")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("light-vector:model=B-L", "Did you mean 'b-l'"),
+        ("leptoquark:mdel=S1", "Did you mean 'model'"),
+        ("light-vector:loop_sign=plus", "whole number"),
+        ("light-vector:loop_sign=2", "1 or -1"),
+        ("nsi:complex_entries=1", "true or false"),
+        ("nsi:complex_entries", "key=value"),
+        ("charge-radius:couplings=2022", "Did you mean '2023'"),
+        ("generalized:nucleon_charges=2211.1190", "Did you mean '2211.11905'"),
+        ("transition-magnetic-moment:basis=masses", "Did you mean 'mass'"),
+    ],
+)
+def test_unusable_choices_of_an_interaction(text, said):
+    with pytest.raises((InvalidValueError, UnknownNameError), match=re.escape(said)):
+        build_interaction([text])
+
+
+def test_an_interaction_with_two_sets_of_choices():
+    with pytest.raises(InvalidValueError, match="once"):
+        build_interaction(["leptoquark:model=S1", "leptoquark:model=S3"])
+
+
+@pytest.mark.parametrize(("es", "components"), [(None, 4), (True, 5), (False, 4)])
+def test_electrons_as_signal(es, components):
+    like = build_likelihood([NAME], statistic=CHEAP, es=es)
+    assert len(like.measurements[0].components) == components
+    assert len(build_likelihood([f"{NAME}:es=true"], statistic=CHEAP, es=es).measurements[0].components) == 5
 
 
 def test_likelihood_of_a_name():

@@ -29,7 +29,7 @@ CHEAP = (DATA, "--statistic", STATISTIC)
 COMPONENTS = {"cevns", "brn", "nin", "ssb"}
 SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF", "svg": b"<?xml"}
 DESCRIPTION = {"cevjax": str, "command": str, "datasets": list, "interaction": str, "statistic": str}
-G_F, HBARC = 1.1663788e-11, 197.3269804
+G_F, HBARC, M_ELECTRON = 1.1663788e-11, 197.3269804, 0.51099895
 
 
 def invoke(*words):
@@ -123,6 +123,16 @@ def test_list_of_one_topic(topic):
     assert list(output("list", topic)) == [topic]
 
 
+def test_list_says_what_an_interaction_adds():
+    rows = {row["name"]: row for row in output("list", "interactions")["interactions"]}
+    adds = {name: row["adds"] for name, row in rows.items()}
+    assert adds["nsi"] == "coherent" and adds["sterile"] == "flux" and adds["tensor-nsi"] == "incoherent"
+    assert adds["standard-model"] == adds["light-vector"] == "coherent, electrons"
+    assert rows["light-scalar"]["parameters"] == "m_phi [MeV], g_phi [1]"
+    assert rows["leptoquark"]["choices"] == "model" and "2307.13790" in rows["leptoquark"]["source"]
+    assert all(row["source"] and row["description"] for row in rows.values())
+
+
 def test_list_prints_every_name():
     text = succeed("list").stdout
     for name in (*registry.dataset_names(), *registry.interaction_names(), "sin2_theta_w", "eps_dV_ee", STATISTIC):
@@ -174,6 +184,28 @@ def test_xsec_takes_the_options():
     expected = cross_section("CsI", 25, [1, 5, 9], "e", model, values, "fermi")
     np.testing.assert_allclose(data["dsigma_dt_cm2_per_kev"], expected, rtol=1e-12)
     assert np.all(np.abs(expected / cross_section("CsI", 25, [1, 5, 9]) - 1) > 0.01)
+
+
+@pytest.mark.parametrize("antineutrino", [False, True])
+def test_xsec_on_electrons(antineutrino):
+    """The literal formula times the electrons of CsI that are free at 1.5 and 5.5 keV."""
+    words = ["--energy-mev", 0.5, "--recoil-kev", "1.5:5.5:2", "--flavour", "mu", "--electrons"]
+    data = output("xsec", "CsI", *words, *(["--antineutrino"] if antineutrino else []))
+    T, E, s2w = np.array([1.5e-3, 5.5e-3]), 0.5, 0.23857
+    g_V, g_A = 2 * s2w - 0.5, 0.5 if antineutrino else -0.5
+    bracket = (g_V + g_A) ** 2 + (g_V - g_A) ** 2 * (1 - T / E) ** 2 - (g_V**2 - g_A**2) * M_ELECTRON * T / E**2
+    free = np.array([45 + 43, 51 + 51])
+    expected = free * G_F**2 * M_ELECTRON / (2 * np.pi) * bracket * (HBARC * 1e-13) ** 2 * 1e-3
+    np.testing.assert_allclose(data["dsigma_dt_cm2_per_kev"], expected, rtol=1e-6)
+    assert data["electrons"] is True and data["antineutrino"] is antineutrino
+
+
+def test_xsec_with_a_model():
+    words = ("--energy-mev", 30, "--recoil-kev", "1:9:3", "--set", "g_zprime=3e-5", "--set", "m_zprime=10")
+    data = output("xsec", "CsI", *words, "--interaction", "light-vector", "--model", "b-l")
+    model, values = cevjax.StandardModel() + cevjax.LightVector("b-l"), {"g_zprime": 3e-5, "m_zprime": 10.0}
+    expected = cross_section("CsI", 30, [1, 5, 9], "e", model, values)
+    np.testing.assert_allclose(data["dsigma_dt_cm2_per_kev"], expected, rtol=1e-12)
 
 
 def test_xsec_is_zero_beyond_the_end_point():
@@ -244,6 +276,14 @@ def test_choices_of_a_data_set_come_before_the_common_ones():
     like = likelihood(form_factor="fermi")
     signal = like.expected(like.nominal())[DATA]["cevns"]
     np.testing.assert_allclose(data["datasets"][DATA]["components"]["cevns"], signal, rtol=1e-12)
+
+
+def test_electrons_count_as_signal_where_asked():
+    words = ("predict", DATA, "--statistic", STATISTIC, "--interaction", "magnetic-moment", "--set", "mu_nu_mu=3e-9")
+    parts = {flag: output(*words, flag)["datasets"][DATA]["components"] for flag in ("--es", "--no-es")}
+    assert set(parts["--es"]) - set(parts["--no-es"]) == {"es"}
+    np.testing.assert_allclose(parts["--es"]["cevns"], parts["--no-es"]["cevns"], rtol=1e-12)
+    assert 5 < np.sum(parts["--es"]["es"]) < 20
 
 
 def test_predict_with_an_interaction():

@@ -218,17 +218,17 @@ def smooth(T):
 
 @functools.cache
 def interpolant(function):
-    """The function as the polynomials of each panel through its nodes see it."""
+    """The function as the polynomials of each panel through its nodes see it: those of 1/T of it."""
     start, pieces = 0, []
     for low, high, order in GRID.panels:
         nodes = NODES[start : start + order]
-        pieces.append((low, high, BarycentricInterpolator(nodes, function(nodes))))
+        pieces.append((low, high, BarycentricInterpolator(nodes, function(nodes) / nodes)))
         start += order
 
     def evaluate(T):
         for low, high, piece in pieces:
             if low <= T <= high:
-                return float(piece(T))
+                return T * float(piece(T))
         raise ValueError(T)
 
     return evaluate
@@ -325,7 +325,7 @@ def slope(component, m, function):
 
 @every_component
 @every_mass
-@pytest.mark.parametrize(("function", "rtol"), [(smooth, 1e-6), (sigmoid, 2e-3)])
+@pytest.mark.parametrize(("function", "rtol"), [(smooth, 1e-6), (sigmoid, 1e-3)])
 def test_derivative_in_the_mass(component, m, function, rtol):
     found = integral(component, m, function)[1]
     expected = slope(component, m, function)

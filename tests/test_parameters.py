@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -125,3 +126,27 @@ def test_check_values():
         check_values({"eps_u_ee": 0.1}, known)
     with pytest.raises(InvalidValueError, match="`R_n`"):
         check_values({"eps_uV_ee": 0.1, "R_n": 1.0}, known)
+
+
+@given(exponent=st.floats(-12, 12), sign=st.sampled_from([-1, 1]), scale=st.sampled_from([1e-32, 1e-10, 1e-3]))
+def test_coordinates_of_a_parameter_that_spans_decades(exponent, sign, scale):
+    parameter = Parameter("g", scale=scale, decades=True, window=(-1e12 * scale, 1e12 * scale))
+    value = sign * scale * 10**exponent
+    u = float(parameter.encode(value))
+    assert u == pytest.approx(math.asinh(sign * 10**exponent), rel=1e-12)
+    assert float(parameter.decode(u)) == pytest.approx(value, rel=1e-10)
+    # linear below the scale, logarithmic above
+    if exponent < -3:
+        assert u == pytest.approx(value / scale, rel=1e-6)
+    if exponent > 3:
+        assert u == pytest.approx(sign * math.log(2 * abs(value) / scale), rel=1e-6)
+
+
+def test_coordinates_are_linear_otherwise_and_stay_within_bounds():
+    assert float(RADIUS.encode(5.6)) == pytest.approx(2.0)
+    assert float(RADIUS.decode(-1.0)) == pytest.approx(4.7)
+    assert float(RADIUS.decode(1e9)) == 12.0
+    positive = Parameter("m", 1.0, bounds=(0.0, math.inf), scale=0.1, decades=True, window=(0.1, 50.0))
+    assert float(positive.decode(-3.0)) == 0.0
+    assert math.isfinite(float(positive.decode(1e6)))
+    np.testing.assert_array_equal(positive.encode([0.0, math.inf]), [0.0, math.inf])

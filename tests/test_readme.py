@@ -56,7 +56,10 @@ def test_the_command_of_the_readme(installed):
     assert found["interaction"] == "standard-model + neutron-force"
     # nothing added is allowed, and so is the shift that turns the sign of the muon neutrino's charge
     mirror = -2 * (0.0300 * 54 / 76 - 0.5117)
-    assert [low < value < high for (low, high), value in zip(found["intervals"], (0.0, mirror), strict=True)] == [True, True]
+    assert [low < value < high for (low, high), value in zip(found["intervals"], (0.0, mirror), strict=True)] == [
+        True,
+        True,
+    ]
 
 
 def test_it_is_listed(installed):

@@ -143,7 +143,11 @@ class InteractionSum(Interaction):
 
     @property
     def shapes(self):
-        return {name: shape for term in self.terms for name, shape in term.shapes.items()}
+        own: dict[str, Shape] = {}
+        for name, shape in ((n, s) for term in self.terms for n, s in term.shapes.items()):
+            if own.setdefault(name, shape) != shape:
+                raise InvalidValueError(f"Kinematic shape {name!r} is defined differently by two terms of {self.name}.")
+        return own
 
     def electron_couplings(self, params, q):
         found = [g for g in (t.electron_couplings(params, q) for t in self.terms) if g is not None]
@@ -252,7 +256,9 @@ def shapes_of(interaction: Interaction, target: BoundNucleus | Electron) -> dict
     """Kinematic shapes that an interaction uses, found by an abstract evaluation.
 
     Raises:
-        InvalidValueError: the interaction uses a parameter that it does not declare, or is no interaction.
+        InvalidValueError: the interaction uses a parameter that it does not declare, has a shape of its own with the
+        name
+            of another, or is no interaction.
         UnknownNameError: it names a kinematic shape that does not exist.
     """
     if not isinstance(interaction, Interaction):
@@ -264,6 +270,8 @@ def shapes_of(interaction: Interaction, target: BoundNucleus | Electron) -> dict
         raise InvalidValueError(
             f"Interaction {interaction.name!r} must declare its parameters, but uses {error} without."
         ) from error
+    if taken := set(SHAPES) & set(interaction.shapes):
+        raise InvalidValueError(f"Interaction {interaction.name!r} must not redefine the shape {min(taken)!r}.")
     known = {**SHAPES, **interaction.shapes}
     return {name: known[check_name("kinematic shape", name, known)] for name in found}
 

@@ -171,7 +171,8 @@ def _photon(q: Array) -> Array:
 CHARGE_RADIUS = np.sqrt(2) * np.pi * ALPHA / (3 * G_F) / MEV2_TO_CM2
 """sqrt2 pi alpha/(3 G_F): a charge radius squared (cm^2) in units of g_V^p."""
 SM_CHARGE_RADII = tuple(
-    -G_F * MEV2_TO_CM2 / (2 * np.sqrt(2) * np.pi**2) * (3 - 4 * np.log(m / M_W)) for m in (M_ELECTRON, M_MUON, M_TAU)
+    float(-G_F * MEV2_TO_CM2 / (2 * np.sqrt(2) * np.pi**2) * (3 - 4 * np.log(m / M_W)))
+    for m in (M_ELECTRON, M_MUON, M_TAU)
 )
 """Of nu_e, nu_mu, nu_tau in the standard model, cm^2: -0.83, -0.48, -0.30 e-32 (arXiv:hep-ph/0008114)."""
 
@@ -186,8 +187,8 @@ class ChargeRadius(Interaction):
     on nuclei, and :math:`g_V \to g_V` *plus* the same with Z F_Z = 1 on electrons. ``r2_nu_ee`` ... in cm^2 are the
     *total* charge radii: the radiative couplings ``2023`` and ``erler-su`` already hold those of the standard model, so
     with them the reference :math:`\langle r^2\rangle_0` and the nominal values are -0.83, -0.48, -0.30 e-32 cm^2 (e,
-    mu, tau); with ``tree`` couplings both are zero. Transition radii are real, and enter squared: fits start at several
-    points of the search range.
+    mu, tau); with ``tree`` couplings both are zero. Electrons have tree-level couplings, and the same reference.
+    Transition radii are real, and enter squared: fits start at several points of the search range.
 
     Args:
         couplings: those of the standard model that it is added to; None takes them as :class:`StandardModel` does.

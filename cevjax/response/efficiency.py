@@ -28,6 +28,7 @@ class SigmoidEfficiency(eqx.Module):
 
     table: Array
     nuisance: str | None = eqx.field(static=True)
+    highest_threshold: float = eqx.field(static=True)
 
     def __init__(
         self,
@@ -38,8 +39,15 @@ class SigmoidEfficiency(eqx.Module):
     ):
         centre = np.asarray(coefficients, float)
         up, down = (centre, centre) if nuisance is None else (np.asarray(plus, float), np.asarray(minus, float))
-        self.table = jnp.asarray(np.stack([centre, (up - down) / 2, (up + down) / 2 - centre]))
+        table = np.stack([centre, (up - down) / 2, (up + down) / 2 - centre])
+        self.table = jnp.asarray(table)
         self.nuisance = nuisance
+        # the largest :meth:`threshold` for pulls of up to 5 standard deviations
+        pulls = np.linspace(-5, 5, 101) if nuisance else np.zeros(1)
+        a, b, c, d = (pulls[:, None] ** np.arange(3) @ table).T
+        cuts = (d < 0) & (a + d > 0)
+        thresholds = c[cuts] - np.log(-a[cuts] / d[cuts] - 1) / b[cuts]
+        self.highest_threshold = float(np.max(thresholds, initial=-np.inf))
 
     def coefficients(self, params: Mapping[str, ArrayLike]) -> Array:
         if self.nuisance is None:

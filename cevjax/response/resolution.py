@@ -59,11 +59,16 @@ class BinnedResponse(eqx.Module):
     edges: tuple[float, ...] = eqx.field(static=True)
     order: int = eqx.field(static=True)
     panel: float = eqx.field(static=True)
+    reached: int = eqx.field(static=True)
+    densities: Array | None
 
     def __init__(self, quenching, resolution, efficiency, edges, order: int = 6, panel: float = 10.0):
         self.quenching, self.resolution, self.efficiency = quenching, resolution, efficiency
         self.edges = tuple(float(e) for e in edges)
         self.order, self.panel = order, panel
+        # the panels that the threshold may move into come first, and their nodes move with it
+        self.reached = int(np.sum(_panels(self.edges, panel)[0] < efficiency.highest_threshold))
+        self.densities = None
 
     @property
     def nuisances(self) -> tuple[str, ...]:
@@ -79,13 +84,34 @@ class BinnedResponse(eqx.Module):
         """:meth:`__call__` before it is made a stage."""
         energy = self.quenching(params, recoil)
         low, high, bin_of_panel = _panels(self.edges, self.panel)
-        low = jnp.clip(self.efficiency.threshold(params), low, high)
-        x, w = gauss_legendre(self.order)
-        nodes = low[:, None] + (high - low)[:, None] * x
-        weights = (high - low)[:, None] * w * self.efficiency(nodes, params)
-        panels = jnp.sum(weights[..., None] * self.resolution.density(nodes, energy), axis=1)
+        k = self.reached
+        cut = jnp.clip(self.efficiency.threshold(params), low[:k], high[:k])
+        fixed = (
+            self.resolution.density(self._nodes(low[k:], high[k:]), energy)
+            if self.densities is None
+            else self.densities
+        )
+        density = jnp.concatenate([self.resolution.density(self._nodes(cut, high[:k]), energy), fixed])
+        low = jnp.concatenate([cut, low[k:]])
+        weights = (
+            (high - low)[:, None] * gauss_legendre(self.order)[1] * self.efficiency(self._nodes(low, high), params)
+        )
+        panels = jnp.sum(weights[..., None] * density, axis=1)
         n_bins = len(self.edges) - 1
         return panels if len(low) == n_bins else jnp.zeros((n_bins, panels.shape[1])).at[bin_of_panel].add(panels)
+
+    def _nodes(self, low: ArrayLike, high: ArrayLike) -> Array:
+        low, high = jnp.asarray(low), jnp.asarray(high)
+        return low[:, None] + (high - low)[:, None] * gauss_legendre(self.order)[0]
+
+    def prepare(self, recoil: Array) -> BinnedResponse:
+        """The same response for these recoils alone, with the densities tabulated that no nuisance moves."""
+        if self.quenching.nuisances:
+            return self
+        low, high, _ = _panels(self.edges, self.panel)
+        nodes = self._nodes(low[self.reached :], high[self.reached :])
+        table = self.resolution.density(nodes, self.quenching({}, recoil))
+        return eqx.tree_at(lambda r: r.densities, self, table, is_leaf=lambda x: x is None)
 
 
 _integrate = staged(lambda params, structure: structure[0].integrate(params, structure[1]))

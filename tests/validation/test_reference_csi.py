@@ -17,7 +17,7 @@ TINY = 1e-6  # events
 
 @cache
 def likelihood(statistic):
-    return cevjax.Likelihood(cevjax.load(NAME, statistic=statistic), cevjax.StandardModel() + cevjax.NSI())
+    return cevjax.Likelihood(cevjax.load(NAME, statistic=statistic, es=False), cevjax.StandardModel() + cevjax.NSI())
 
 
 @cache
