@@ -25,14 +25,15 @@ LABELS = {
     "PE": "photo-electrons",
     "t_us": r"recoil time [$\mu$s]",
     "cevns": "CEvNS",
+    "es": r"$\nu$-e scattering",
     "brn": "beam-related neutrons",
     "nin": "neutrino-induced neutrons",
     "ssb": "steady-state background",
 }
 FORMATS = (".pdf", ".png", ".svg")
-UNITS = {"t_us": r"$\mu$s"}
-COLOURS = {"cevns": "#2a6fbb", "brn": "#e08214", "nin": "#8073ac", "ssb": "#c9ccd1"}
-SPARE_COLOURS = ("#1b7837", "#b2182b", "#35978f", "#bf812d")
+UNITS = {"t_us": r"$\mu$s", "mu_B": r"$\mu_B$", "cm2": "cm$^2$", "eV2": "eV$^2$"}
+COLOURS = {"cevns": "#2a6fbb", "es": "#35978f", "brn": "#e08214", "nin": "#8073ac", "ssb": "#c9ccd1"}
+SPARE_COLOURS = ("#1b7837", "#b2182b", "#c51b7d", "#bf812d")
 BACKGROUND_FIRST = ("ssb", "nin", "brn")
 
 
@@ -125,7 +126,7 @@ def profile_curve(result: IntervalResult) -> Figure:
     ax.axhline(threshold, color="black", linewidth=0.8, linestyle="--")
     ax.annotate(f"{100 * result.cl:.4g} %", (1, threshold), xycoords=("axes fraction", "data"), ha="right", va="bottom")
     parameter = result.fit.likelihood.parameters[result.poi]
-    unit = f" [{parameter.unit}]" if parameter.unit else ""
+    unit = f" [{UNITS.get(parameter.unit, parameter.unit)}]" if parameter.unit else ""
     ax.set(xlabel=(parameter.latex or result.poi) + unit, ylabel=r"$\Delta\chi^2$", xlim=(low, high))
     ax.set_ylim(0, max(12.0, 3 * threshold))
     return figure

@@ -85,7 +85,7 @@ def test_electrons_are_those_that_the_recoil_can_free(csi):
 
 
 def test_electrons_are_not_quenched(csi):
-    """5 keV reconstruct at 5 keV times 13.35 PE/keV, beyond the region; 2 keV at 27 PE. Quenching does not move them."""
+    """13.35 PE a keV: 2 keV reconstruct at 27 PE, 7 keV beyond the region. Quenching does not move them."""
     es = components(csi)["es"]
     at = lambda kev, **pulls: np.asarray(  # noqa: E731
         es.response({"csi2021_efficiency": 0.0, **pulls}, np.array([1e-3 * kev]))

@@ -94,10 +94,10 @@ def _grid(parameter: Parameter, best: float, error: float) -> np.ndarray:
 
 
 def _around(pieces: list[list[float | None]], bounds: np.ndarray) -> np.ndarray:
-    """Points in and around the closed pieces, so that the profile is smooth where it matters."""
+    """Points in and around the pieces that end, at a crossing or a bound, so that the profile is smooth there."""
     points = [np.empty(0)]
-    for low, high in pieces:
-        if low is not None and high is not None:
+    for low, high in ((bounds[0] if a is None else a, bounds[1] if b is None else b) for a, b in pieces):
+        if np.isfinite(low) and np.isfinite(high):
             points.append(np.linspace(low - 0.5 * (high - low), high + 0.5 * (high - low), 33))
     return np.unique(np.clip(np.concatenate(points), *bounds))
 

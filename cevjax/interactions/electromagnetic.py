@@ -23,14 +23,14 @@ def _dipole_strength(moments: Array, mass: ArrayLike) -> Array:
     return jnp.square((np.pi * ALPHA / (G_F * M_ELECTRON)) * moments) / mass
 
 
-def _moment(name: str, of: str, members: tuple[str, ...] = ()) -> Parameter:
+def _moment(name: str, symbol: str, of: str, members: tuple[str, ...] = ()) -> Parameter:
     return Parameter(
         name,
         unit="mu_B",
         bounds=(0.0, np.inf),
         scale=1e-9,
         window=(0.0, 2e-8),
-        latex=rf"$\mu_{{{name.split('_', 1)[1].replace('nu', chr(92) + 'nu')}}}$",
+        latex=f"${symbol}$",
         description=f"magnetic moment {of}",
         members=members,
     )
@@ -58,8 +58,8 @@ class MagneticMoment(Interaction):
 
     @property
     def parameters(self):
-        own = tuple(_moment(f"mu_nu_{f}", f"of nu_{f}") for f in FLAVOURS)
-        return *own, _moment("mu_nu", "of all flavours", tuple(p.name for p in own))
+        own = tuple(_moment(f"mu_nu_{f}", rf"\mu_{{\nu_{latex_entry(f)}}}", f"of nu_{f}") for f in FLAVOURS)
+        return *own, _moment("mu_nu", r"\mu_\nu", "of all flavours", tuple(p.name for p in own))
 
     def _moments(self, params: Params) -> Array:
         named = (params.get("mu_nu", params.get(f"mu_nu_{f}")) for f in FLAVOURS)
@@ -129,7 +129,9 @@ class TransitionMagneticMoment(Interaction):
     @property
     def parameters(self):
         labels = "123" if self.basis == "mass" else FLAVOURS
-        moduli = tuple(_moment(f"lambda_{k}", f"Lambda_{k}, modulus") for k in labels)
+        moduli = tuple(
+            _moment(f"lambda_{k}", rf"|\Lambda_{{{latex_entry(k)}}}|", f"Lambda_{k}, modulus") for k in labels
+        )
         if self.basis == "flavour":
             return moduli
         return *moduli, *(
@@ -328,7 +330,10 @@ class DipolePortal(Interaction):
             "m_4", 1.0, "MeV", bounds=(0.0, np.inf), scale=0.1, decades=True, window=(0.1, 50.0), latex="$m_4$",
             description="mass of the sterile neutrino",
         )  # fmt: skip
-        return mass, *(_moment(f"mu_nu4_{f}", f"of the transition nu_{f} to nu_4") for f in FLAVOURS)
+        return mass, *(
+            _moment(f"mu_nu4_{f}", rf"\mu_{{\nu_4 {latex_entry(f)}}}", f"of the transition nu_{f} to nu_4")
+            for f in FLAVOURS
+        )
 
     @property
     def shapes(self):

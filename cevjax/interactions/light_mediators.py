@@ -16,6 +16,7 @@ from ..errors import InvalidValueError, check_name
 from ..parameters import Parameter
 from .base import ElectronCouplings, Interaction, flavour_diagonal
 from .generalized import NucleonCharges, nucleon_charges
+from .nsi import latex_entry
 
 LEPTON_MASSES = (M_ELECTRON, M_MUON, M_TAU)
 
@@ -83,7 +84,7 @@ def vacuum_polarisation(r: Array) -> Array:
               \quad \beta = \sqrt{1 + 4/r}; \qquad \sum_k \frac{(-1)^{k+1} r^k}{k} B(k+2, k+2) \text{ for small } r
 
     >>> round(float(vacuum_polarisation(jnp.asarray(1e-3))), 10)
-    3.33274e-05
+    3.33298e-05
     """
     small = r < 0.5
     x = jnp.where(small, r, 0.0)
@@ -154,9 +155,13 @@ class LightVector(Interaction):
             *own,
             *(
                 Parameter(
-                    f"charge_{f}", c, window=(-3.0, 3.0), latex=f"$Q'_{{{f}}}$", description=f"U(1)' charge of {f}"
+                    f"charge_{f}",
+                    charge,
+                    window=(-3.0, 3.0),
+                    latex=f"$Q'_{{{latex_entry(f)}}}$",
+                    description=f"U(1)' charge of {f}",
                 )
-                for f, c in charges
+                for f, charge in charges
             ),
         )
 
@@ -217,7 +222,7 @@ class LightAxial(Interaction):
 
     @property
     def parameters(self):
-        return _mass("m_axial", "A", "axial-vector"), _coupling("g_axial", "A", "axial-vector")
+        return _mass("m_axial", "A'", "axial-vector"), _coupling("g_axial", "A'", "axial-vector")
 
     def _shift(self, params, q, charge):
         strength = jnp.asarray(params["g_axial"], float) ** 2 * propagator(q, params["m_axial"]) * charge

@@ -170,7 +170,7 @@ def test_transition_moments_by_matrix_algebra(x):
     found = found_moments(moduli, phases)
     np.testing.assert_allclose(found, explicit_moments(moduli, phases, mixing()), rtol=1e-13, atol=1e-32)
     # sum rule: tr(lambda^dagger lambda) = 2 sum |Lambda|^2
-    np.testing.assert_allclose(found.sum(), 2 * np.sum(moduli**2), rtol=1e-14)
+    np.testing.assert_allclose(found.sum(), 2 * np.sum(moduli**2), rtol=1e-14, atol=1e-40)  # mu_B^2
     # a phase common to all Lambdas has no effect
     np.testing.assert_allclose(found_moments(moduli, phases + 0.7), found, rtol=1e-13, atol=1e-32)
     assert np.all(found >= 0)
