@@ -5,6 +5,7 @@ Exit status: 0 on success, 2 on unusable input, 1 when the job itself failed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -20,6 +21,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from . import analysis, cache, registry
@@ -30,7 +32,7 @@ from .errors import CevjaxError, InvalidValueError
 from .form_factors import FORM_FACTORS, form_factor
 from .inference import fit as run_fit
 from .inference import interval as run_interval
-from .interactions import interaction
+from .interactions import Interaction, interaction
 from .interactions.base import CONTRIBUTIONS, FLAVOURS, contributes
 from .kinematics import recoil_energy_max
 from .likelihood import Likelihood
@@ -171,13 +173,27 @@ def list_(
     topics = [topic.value] if topic else [t.value for t in Topic]
     if not _emit(json, {name: listing[name] for name in topics}):
         for name in topics:
-            _print_rows(name, listing[name])
+            if name == "interactions":
+                _print_interactions(listing[name])
+            else:
+                _print_rows(name, listing[name])
+
+
+def _print_interactions(rows: list[dict[str, Any]]) -> None:
+    """One paragraph each: there is too much to say for a table."""
+    out.print("interactions", style="italic")
+    for row in rows:
+        out.print(f"{row['name']}", style="bold", end="")
+        out.print(f": {row['description']}")
+        for label in ("adds", "parameters", "choices", "source"):
+            if row[label]:
+                out.print(Padding(f"{label}: {row[label]}", (0, 0, 0, 4)))
+    out.print()
 
 
 def _listing() -> dict[str, list[dict[str, Any]]]:
     loaded = {name: load(name) for name in registry.dataset_names()}
-    interactions = {name: interaction(name) for name in registry.interaction_names()}
-    owners = [*((name, i.parameters) for name, i in interactions.items())]
+    owners = [(name, i.parameters) for name, i in _interactions().items()]
     owners += [(name, m.parameters) for name, m in loaded.items()]
     return {
         "datasets": [
@@ -189,19 +205,34 @@ def _listing() -> dict[str, list[dict[str, Any]]]:
             }
             for name, m in loaded.items()
         ],
-        "interactions": [
-            {
-                "name": name,
-                "adds": ", ".join(what for what in CONTRIBUTIONS if contributes(i, what)),
-                "parameters": _by_unit(i.parameters),
-                "choices": ", ".join(inspect.signature(registry.interaction_class(name)).parameters),
-                "source": i.source,
-                "description": (type(i).__doc__ or "").strip().splitlines()[0],
-            }
-            for name, i in interactions.items()
-        ],
+        "interactions": [_interaction_row(name) for name in registry.interaction_names()],
         "parameters": [_parameter_row(p) for p in merge(owners).values()],
         "statistics": [{"dataset": name, "name": statistic} for name in loaded for statistic in statistics(name)],
+    }
+
+
+def _interactions() -> dict[str, Interaction]:
+    """All interactions that can be had; a plug-in that cannot does not spoil the list."""
+    found = {}
+    for name in registry.interaction_names():
+        with contextlib.suppress(InvalidValueError):
+            found[name] = interaction(name)
+    return found
+
+
+def _interaction_row(name: str) -> dict[str, Any]:
+    try:
+        model, factory = interaction(name), registry.interaction_class(name)
+    except InvalidValueError as error:
+        nothing = dict.fromkeys(("adds", "parameters", "choices", "source"), "")
+        return {"name": name, **nothing, "description": str(error)}
+    return {
+        "name": name,
+        "adds": ", ".join(what for what in CONTRIBUTIONS if contributes(model, what)),
+        "parameters": _by_unit(model.parameters),
+        "choices": ", ".join(inspect.signature(factory).parameters),
+        "source": model.source,
+        "description": (type(model).__doc__ or "").strip().splitlines()[0],
     }
 
 
@@ -275,6 +306,8 @@ def xsec(
         of = f"electrons of {material.name}" if electrons else material.name
         neutrino = f"{'nubar' if antineutrino else 'nu'}_{flavour.value}"
         _print_rows(f"{of}, {neutrino} of {energy_mev:g} MeV, {acting.name}", rows)
+        if contributes(acting, "flux"):
+            out.print("What changes the flux on its way does not change a cross section.")
 
 
 @data_command

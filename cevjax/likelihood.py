@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from .errors import InvalidValueError
-from .interactions.base import Interaction
+from .interactions.base import Interaction, terms_of
 from .measurement import Measurement
 from .parameters import Parameter, check_values, merge
 from .registry import check_parameter
@@ -85,6 +85,9 @@ class Likelihood:
             )
         if not isinstance(interaction, Interaction):
             raise InvalidValueError(f"Argument `interaction` must be an Interaction, but was {interaction!r}.")
+        terms = [term.name for term in terms_of(interaction)]
+        if len(set(terms)) < len(terms):
+            raise InvalidValueError(f"Argument `interaction` must hold each term once, but was {interaction.name}.")
         self.interaction = interaction.with_couplings(_common_couplings(measurements, interaction))
         self.measurements = tuple(measurements)
         _ = self.parameters  # a clash shows here, not at first use

@@ -62,6 +62,10 @@ class Parameter:
     members: tuple[str, ...] = ()
     owner: str = field(default="", compare=False)
 
+    def __post_init__(self) -> None:
+        if isinstance(self.nominal, int):  # whole numbers have no gradients
+            object.__setattr__(self, "nominal", float(self.nominal))
+
     def search_range(self) -> tuple[float, float]:
         """Finite range in which minima and interval ends are looked for first."""
         low, high = self.window or self.bounds

@@ -15,7 +15,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from .errors import UnknownNameError, check_name
+from .errors import InvalidValueError, UnknownNameError, check_name
 
 if TYPE_CHECKING:
     from .interactions.base import Interaction
@@ -45,6 +45,15 @@ def _offered(group: str) -> dict[str, Any]:
     return {point.name: point for point in entry_points(group=group)}
 
 
+def _load(group: str, name: str) -> Any:
+    """What another distribution offers, if it can be had."""
+    point = _offered(group)[name]
+    try:
+        return point.load()
+    except Exception as error:
+        raise InvalidValueError(f"Plug-in {name!r} ({point.value}) cannot be loaded: {error!r}.") from error
+
+
 def interaction_names() -> tuple[str, ...]:
     """Names of all interactions."""
     return tuple(dict.fromkeys((*_own_interactions(), *_offered("cevjax.interactions"))))
@@ -58,7 +67,7 @@ def interaction_class(name: str) -> Callable[..., Interaction]:
     """
     check_name("interaction", name, interaction_names())
     own = _own_interactions()
-    return own[name] if name in own else _offered("cevjax.interactions")[name].load()
+    return own[name] if name in own else _load("cevjax.interactions", name)
 
 
 def check_choices(
@@ -68,8 +77,12 @@ def check_choices(
 
     Raises:
         UnknownNameError: one is not; the message offers the nearest.
+        InvalidValueError: the plug-in is nothing that could be called.
     """
-    known = inspect.signature(factory).parameters
+    try:
+        known = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        raise InvalidValueError(f"Plug-in {name!r} must be a class or a function, but is {factory!r}.") from None
     for choice in choices:
         check_name(f"choice of {kind} {name!r}", choice, known)
     return known
@@ -86,7 +99,9 @@ def check_parameter(name: str, parameters: Iterable[str]) -> str:
         return name
     for owner, cls in _own_interactions().items():
         if any(parameter.name == name for parameter in cls().parameters):
-            hint = f" It belongs to the interaction {owner!r}, which is not part of the model."
+            hint = (
+                f" It belongs to the interaction {owner!r}, which is not part of the model, or is with other choices."
+            )
             raise UnknownNameError("parameter", name, parameters, hint)
     raise UnknownNameError("parameter", name, parameters)
 
@@ -107,4 +122,4 @@ def dataset_loader(name: str) -> Callable[..., Measurement]:
     module_name = name.replace("-", "_")
     if module_name in _modules("cevjax.datasets"):
         return importlib.import_module(f"cevjax.datasets.{module_name}").load
-    return _offered("cevjax.datasets")[name].load()
+    return _load("cevjax.datasets", name)

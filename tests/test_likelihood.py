@@ -183,3 +183,35 @@ def test_statistics_with_different_couplings_ask_for_a_choice():
 def test_no_measurements_is_an_error():
     with pytest.raises(InvalidValueError, match="at least one measurement"):
         cevjax.Likelihood([], cevjax.StandardModel())
+
+
+def test_couplings_of_one_term_are_those_of_all():
+    """The charge radius must know what the standard model beside it holds already, whatever the statistic wants."""
+    csi = cevjax.load("coherent-csi-2021")  # its couplings hold the charge radius
+    for model in (
+        cevjax.StandardModel("tree") + cevjax.ChargeRadius(),
+        cevjax.ChargeRadius() + cevjax.StandardModel("tree"),
+        cevjax.StandardModel() + cevjax.ChargeRadius("tree"),
+    ):
+        like = cevjax.Likelihood([csi], model)
+        assert like.nominal()["r2_nu_mumu"] == 0
+        assert {term.couplings for term in like.interaction.terms} == {"tree"}
+    open_ = cevjax.Likelihood([csi], cevjax.StandardModel() + cevjax.ChargeRadius())
+    assert open_.nominal()["r2_nu_mumu"] == pytest.approx(-0.48e-32, rel=0.02)
+    with pytest.raises(InvalidValueError, match="same couplings, but have 2023, tree"):
+        cevjax.StandardModel("tree") + cevjax.ChargeRadius("2023")
+
+
+def test_a_term_comes_once():
+    csi = cevjax.load("coherent-csi-2021")
+    with pytest.raises(InvalidValueError, match="each term once"):
+        cevjax.Likelihood([csi], cevjax.StandardModel() + cevjax.NSI() + cevjax.NSI())
+
+
+def test_gradient_of_every_parameter_of_a_light_vector():
+    """Its charges are whole numbers in the papers, and still have gradients."""
+    csi = cevjax.load("coherent-csi-2021", statistic="2303.09360")
+    like = cevjax.Likelihood([csi], cevjax.StandardModel() + cevjax.LightVector())
+    assert all(type(value) is float for value in like.nominal().values())
+    gradient = jax.grad(like.nll)(like.nominal(g_zprime=2e-5, m_zprime=10.0))
+    assert float(gradient["charge_u"]) != 0 and np.all(np.isfinite(list(gradient.values())))

@@ -125,6 +125,10 @@ class NeutronForce(Interaction):
         return flavour_diagonal(jnp.multiply.outer(jnp.full(3, params["g_neutron"]), nucleus.neutrons(q)))
 
 
+def not_one():
+    return "no interaction"
+
+
 def load(statistic="default", weight="1"):
     csi = cevjax.load("coherent-csi-2021", statistic="2303.09360")
     observed = csi.observed * float(weight) / (2 if statistic == "halved" else 1)
@@ -134,6 +138,7 @@ ENTRY_POINTS = """
 [cevjax.interactions]
 neutron-force = outside_cevjax:NeutronForce
 broken-force = outside_cevjax_broken:Force
+no-force = outside_cevjax:not_one
 
 [cevjax.datasets]
 outside-csi = outside_cevjax:load
@@ -164,6 +169,9 @@ print(json.dumps({
     "own": run("fit", *cheap),
     "choice": run("fit", "outside-csi:weigth=2"),
     "statistics": cevjax.datasets.statistics("outside-csi"),
+    "broken": run("predict", *cheap, "--interaction", "broken-force"),
+    "none": run("predict", *cheap, "--interaction", "no-force"),
+    "listed": {row["name"]: row["description"] for row in run("list", "interactions")["interactions"]},
 }))
 """
 
@@ -192,7 +200,7 @@ def outside(tmp_path_factory):
 
 
 def test_plug_ins_of_other_distributions_are_found(outside):
-    assert {"neutron-force", "broken-force", *registry.interaction_names()} == set(outside["interactions"])
+    assert {"neutron-force", "broken-force", "no-force", *registry.interaction_names()} == set(outside["interactions"])
     assert {"outside-csi", *registry.dataset_names()} == set(outside["datasets"])
     assert outside["statistics"] == ["default", "halved"]
 
@@ -230,3 +238,11 @@ def test_a_parameter_of_an_interaction_that_was_left_out(csi_likelihood):
         csi_likelihood("2303.09360").nominal(eps_uV_ee=0.1)
     with pytest.raises(UnknownNameError, match="Did you mean 'eps_uV_ee'"):
         csi_likelihood("2303.09360", nsi=True).nominal(eps_uV_e=0.1)
+
+
+def test_a_broken_plug_in_spoils_nothing_but_itself(outside):
+    said = {"broken": "cannot be loaded: ImportError('broken on purpose')", "none": "must make an Interaction"}
+    for key, words in said.items():
+        assert outside[key]["status"] == 2 and words in outside[key]["error"]
+    assert "cannot be loaded" in outside["listed"]["broken-force"]
+    assert outside["listed"]["neutron-force"] == "Couples to neutrons alone."

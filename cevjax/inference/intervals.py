@@ -66,6 +66,7 @@ def interval(
     scan.extend(_grid(parameter, scan.best, scan.spread(like)))
     scan.descend()
     scan.widen(bounds, threshold)
+    scan.mend()
     roots, sound = scan.roots(threshold)
     best = result_of(like, task, scan.minima, began)
     pieces = _pieces(scan, roots, threshold)
@@ -180,6 +181,20 @@ class _Scan:
                 return
             self.extend(np.unique(np.concatenate(new)))
 
+    def mend(self) -> None:
+        """Profile again, from the values of its neighbours, where a point stands above both: it may have got stuck."""
+        for _ in range(3):
+            before = self.chi2
+            stuck = 1 + np.flatnonzero(self.chi2[1:-1] > np.maximum(self.chi2[:-2], self.chi2[2:]) + ROOT_TOLERANCE)
+            if not len(stuck):
+                return
+            starts = np.concatenate([self.values[stuck - 1], self.values[stuck + 1]])
+            starts[:, self.column] = np.tile(self.values[stuck, self.column], 2)
+            found = minimize(self.like, self.task.where, starts, self.task.fixed, (self.poi,))
+            self._add(np.tile(self.x[stuck], 2), 2 * found.nll, found.values, found.converged)
+            if np.allclose(self.chi2, before, rtol=0, atol=ROOT_TOLERANCE):
+                return
+
     def roots(self, threshold: float) -> tuple[np.ndarray, bool]:
         """Where chi2 crosses the threshold: all brackets at once, by regula falsi (Illinois)."""
         level = self.chi2_min + threshold
@@ -208,8 +223,8 @@ class _Scan:
                 else:
                     fa[i] /= 2
                 b[i], fb[i] = x[i], fx[i]
-        narrow = np.abs(b - a) <= 1e-12 * (1 + np.abs(x))
-        return x, bool(np.all(sound & (narrow | (np.abs(fx) <= ROOT_TOLERANCE))))
+        # a bracket that closes on anything but a root holds a jump: some minimisation did not find the profile
+        return x, bool(np.all(sound & (np.abs(fx) <= 1e3 * ROOT_TOLERANCE)))
 
     def remark(self, pieces: list[list[float | None]], threshold: float) -> str:
         """What a user must know to read the interval: no dependence at all, or ends set by another's bound."""

@@ -1,5 +1,6 @@
 """Interaction plug-ins: one file a family, all on the protocol of :mod:`.base`."""
 
+from ..errors import InvalidValueError
 from ..registry import check_choices, interaction_class
 from .base import ElectronCouplings as ElectronCouplings
 from .base import Interaction as Interaction
@@ -30,10 +31,14 @@ def interaction(name: str, **choices) -> Interaction:
 
     Raises:
         UnknownNameError: no such interaction or choice; the message offers the nearest.
+        InvalidValueError: a plug-in of that name that cannot be loaded, or is none.
 
     >>> (interaction("standard-model") + interaction("leptoquark", model="S3")).name
     'standard-model + leptoquark'
     """
     factory = interaction_class(name)
     check_choices("interaction", name, factory, choices)
-    return factory(**choices)
+    found = factory(**choices)
+    if not isinstance(found, Interaction):
+        raise InvalidValueError(f"Interaction {name!r} must make an Interaction, but made {found!r}.")
+    return found

@@ -5,7 +5,8 @@ An interaction contributes to scattering in up to four ways and implements those
 1. :meth:`Interaction.weak_charge`: a matrix in flavour, added *coherently* between interactions. An incoming flavour a
    scatters with the strength sum_b |Q_ba|^2 and the ``vector`` shape.
 2. :meth:`Interaction.incoherent_terms`: strengths that do not interfere, each with its kinematic shape; and
-   :meth:`Interaction.axial_charge`, a matrix that interferes with those of its kind alone.
+   :meth:`Interaction.axial_charge`, a matrix that interferes with those of its kind alone. Scalar and tensor terms of
+   two interactions add as rates too, where their amplitudes would interfere.
 3. On electrons the same two: :meth:`Interaction.electron_couplings` and :meth:`Interaction.electron_terms`.
 4. :meth:`Interaction.flux_factor`: survival probability of the active flavours on the way; where it oscillates,
    :meth:`Interaction.oscillation`.
@@ -118,6 +119,15 @@ class InteractionSum(Interaction):
     """Interactions acting together: charges add coherently, strengths add, survival probabilities multiply."""
 
     terms: tuple[Interaction, ...]
+
+    def __init__(self, terms: Iterable[Interaction]):
+        terms = tuple(terms)
+        chosen = sorted({t.couplings for t in terms if getattr(t, "couplings", None)})  # pyright: ignore
+        if len(chosen) > 1:
+            listed = ", ".join(chosen)
+            raise InvalidValueError(f"The terms of an interaction must have the same couplings, but have {listed}.")
+        # what one term chooses is for all that leave it open
+        self.terms = tuple(t.with_couplings(chosen[0]) for t in terms) if chosen else terms
 
     @property
     def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -6,7 +6,6 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
 from ..constants import ALPHA, G_F, M_ELECTRON, M_MUON, M_TAU, M_W, MEV2_TO_CM2
 from ..couplings import COUPLINGS
@@ -18,16 +17,17 @@ from .nsi import ENTRIES, flavour_matrix, latex_entry
 from .standard_model import DEFAULT_COUPLINGS
 
 
-def _dipole_strength(moments: Array, mass: ArrayLike) -> Array:
-    """Strength of pi alpha^2/m_e^2 mu^2 on a particle of unit charge, in the normalisation G_F^2 M/pi, MeV."""
-    return jnp.square((np.pi * ALPHA / (G_F * M_ELECTRON)) * moments) / mass
+def _dipole_term(squared_moments: Array, mass: float, charge: Array) -> Array:
+    """Strength of pi alpha^2/m_e^2 mu^2 on a particle of some mass and charge, in the normalisation G_F^2 M/pi."""
+    unit = (np.pi * ALPHA / (G_F * M_ELECTRON)) ** 2 / mass
+    return jnp.multiply.outer(unit * squared_moments, charge**2)
 
 
 def _moment(name: str, symbol: str, of: str, members: tuple[str, ...] = ()) -> Parameter:
     return Parameter(
         name,
         unit="mu_B",
-        bounds=(0.0, np.inf),
+        bounds=(0.0, 1e-6),
         scale=1e-9,
         window=(0.0, 2e-8),
         latex=f"${symbol}$",
@@ -66,11 +66,10 @@ class MagneticMoment(Interaction):
         return jnp.stack([jnp.asarray(value, float) for value in named])
 
     def incoherent_terms(self, params, nucleus, q):
-        strength = _dipole_strength(self._moments(params), nucleus.mass)
-        return {"magnetic": jnp.multiply.outer(strength, nucleus.protons(q) ** 2)}
+        return {"magnetic": _dipole_term(self._moments(params) ** 2, nucleus.mass, nucleus.protons(q))}
 
     def electron_terms(self, params, q):
-        return {"magnetic": jnp.multiply.outer(_dipole_strength(self._moments(params), M_ELECTRON), jnp.ones_like(q))}
+        return {"magnetic": _dipole_term(self._moments(params) ** 2, M_ELECTRON, jnp.ones_like(q))}
 
 
 PMNS_ANGLES = (0.307, 0.561, 0.02195)
@@ -109,6 +108,8 @@ class TransitionMagneticMoment(Interaction):
 
     Args:
         basis: ``mass`` or ``flavour``, of the Lambda_k.
+
+    The mixing matrix is that of :func:`pmns` at its default angles.
 
     Raises:
         UnknownNameError: no such basis.
@@ -157,12 +158,10 @@ class TransitionMagneticMoment(Interaction):
         return jnp.maximum(jnp.sum(moduli**2) - along.real**2 - along.imag**2, 0.0)
 
     def incoherent_terms(self, params, nucleus, q):
-        strength = _dipole_strength(jnp.ones(()), nucleus.mass) * self.effective_moments_squared(params)
-        return {"magnetic": jnp.multiply.outer(strength, nucleus.protons(q) ** 2)}
+        return {"magnetic": _dipole_term(self.effective_moments_squared(params), nucleus.mass, nucleus.protons(q))}
 
     def electron_terms(self, params, q):
-        strength = _dipole_strength(jnp.ones(()), M_ELECTRON) * self.effective_moments_squared(params)
-        return {"magnetic": jnp.multiply.outer(strength, jnp.ones_like(q))}
+        return {"magnetic": _dipole_term(self.effective_moments_squared(params), M_ELECTRON, jnp.ones_like(q))}
 
 
 def _photon(q: Array) -> Array:
@@ -293,10 +292,10 @@ class Millicharge(Interaction):
 
 
 def upscattering(E: Array, T: Array, M: Array, m: Array) -> Array:
-    r"""Up-scattering by a dipole to a state of mass m:
+    r"""Up-scattering by a dipole to a state of mass m, 1/MeV.
 
-    :math:`\frac1T - \frac1E - \frac{m^2}{2ETM}\big(1 - \frac{T}{2E} + \frac{M}{2E}\big) + \frac{m^4(T -
-    M)}{8E^2T^2M^2}`, 1/MeV.
+    .. math::
+        \frac1T - \frac1E - \frac{m^2}{2ETM}\Big(1 - \frac{T}{2E} + \frac{M}{2E}\Big) + \frac{m^4(T - M)}{8E^2T^2M^2}
     """
     quadratic = m**2 / (2 * E * T * M) * (1 - T / (2 * E) + M / (2 * E))
     return 1 / T - 1 / E - quadratic + m**4 * (T - M) / (8 * E**2 * T**2 * M**2)
@@ -327,7 +326,7 @@ class DipolePortal(Interaction):
     @property
     def parameters(self):
         mass = Parameter(
-            "m_4", 1.0, "MeV", bounds=(0.0, np.inf), scale=0.1, decades=True, window=(0.1, 50.0), latex="$m_4$",
+            "m_4", 1.0, "MeV", bounds=(0.0, 1e5), scale=0.1, decades=True, window=(0.1, 50.0), latex="$m_4$",
             description="mass of the sterile neutrino",
         )  # fmt: skip
         return mass, *(
@@ -343,9 +342,7 @@ class DipolePortal(Interaction):
         return jnp.stack([jnp.asarray(params[f"mu_nu4_{f}"], float) for f in FLAVOURS])
 
     def incoherent_terms(self, params, nucleus, q):
-        strength = _dipole_strength(self._moments(params), nucleus.mass)
-        return {"upscattering": jnp.multiply.outer(strength, nucleus.protons(q) ** 2)}
+        return {"upscattering": _dipole_term(self._moments(params) ** 2, nucleus.mass, nucleus.protons(q))}
 
     def electron_terms(self, params, q):
-        strength = _dipole_strength(self._moments(params), M_ELECTRON)
-        return {"upscattering": jnp.multiply.outer(strength, jnp.ones_like(q))}
+        return {"upscattering": _dipole_term(self._moments(params) ** 2, M_ELECTRON, jnp.ones_like(q))}

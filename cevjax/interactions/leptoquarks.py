@@ -50,11 +50,11 @@ class Leptoquark(Interaction):
     def parameters(self):
         return (
             Parameter(
-                "m_lq", 1e6, "MeV", bounds=(0.0, np.inf), scale=1e-3, decades=True, window=(1e-3, 1e7),
+                "m_lq", 1e6, "MeV", bounds=(0.0, 1e9), scale=1e-3, decades=True, window=(1e-3, 1e7),
                 latex=r"$m_{LQ}$", description="mass of the leptoquark",
             ),
             Parameter(
-                "g_lq", bounds=(0.0, np.inf), scale=1e-6, decades=True, window=(0.0, 10.0),
+                "g_lq", bounds=(0.0, 4 * np.pi), scale=1e-6, decades=True, window=(0.0, 10.0),
                 latex=r"$g_{LQ}$", description="coupling of the leptoquark",
             ),
         )  # fmt: skip

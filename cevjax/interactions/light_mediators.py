@@ -56,7 +56,7 @@ def _mass(name: str, label: str, of: str) -> Parameter:
         name,
         100.0,
         "MeV",
-        bounds=(0.0, np.inf),
+        bounds=(0.0, 1e9),
         scale=1e-3,
         decades=True,
         window=(1e-3, 1e6),
@@ -68,7 +68,7 @@ def _mass(name: str, label: str, of: str) -> Parameter:
 def _coupling(name: str, label: str, of: str) -> Parameter:
     return Parameter(
         name,
-        bounds=(0.0, np.inf),
+        bounds=(0.0, 4 * np.pi),
         scale=1e-6,
         decades=True,
         window=(0.0, 10.0),
@@ -117,7 +117,7 @@ class LightVector(Interaction):
     Args:
         model: charges by name: ``universal``, ``b-l``, ``b-3le``, ``b-3lmu``, ``b-2le-lmu``, ``b-le-2lmu``,
             ``by+lmu+ltau``, ``le-lmu``, ``le-ltau``, ``lmu-ltau``. Of those with quarks, the charges are parameters
-            too.
+            too (loops are left out there, also where the quarks' charges are set to zero).
         loop_sign: sign of the loop term: +1 as in arXiv:2202.11002, -1 as in arXiv:2008.05022.
 
     Raises:
@@ -196,10 +196,6 @@ class LightVector(Interaction):
         return ElectronCouplings(vector, jnp.zeros_like(vector))
 
 
-AXIAL_SINGLET = 0.440
-"""Delta u + Delta d of the proton: its axial charge for equal couplings to both quarks."""
-
-
 class LightAxial(Interaction):
     r"""An axial-vector boson of any mass, coupled equally to all neutrinos, up and down quarks and electrons.
 
@@ -211,6 +207,9 @@ class LightAxial(Interaction):
     coupling is dimensionless, the mass in MeV. The rate is even in the coupling: fits start at several points of the
     search range.
 
+    Args:
+        axial_singlet: axial charge of the nucleon for equal couplings to both quarks, Delta u + Delta d (lattice QCD).
+
     Source: arXiv:1711.09773 section 3; arXiv:2007.08529 for the spins.
 
     >>> [p.name for p in LightAxial().parameters]
@@ -219,6 +218,7 @@ class LightAxial(Interaction):
 
     name = "light-axial"
     source = "arXiv:1711.09773, arXiv:2007.08529"
+    axial_singlet: float = 0.440
 
     @property
     def parameters(self):
@@ -230,7 +230,7 @@ class LightAxial(Interaction):
 
     def axial_charge(self, params, nucleus, q):
         protons, neutrons = nucleus.spins(q)
-        return self._shift(params, q, AXIAL_SINGLET * (protons + neutrons))
+        return self._shift(params, q, self.axial_singlet * (protons + neutrons))
 
     def electron_couplings(self, params, q):
         axial = self._shift(params, q, 1.0)

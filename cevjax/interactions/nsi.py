@@ -54,9 +54,9 @@ class NSI(Interaction):
     the point. Flavour-changing couplings enter squared: fits start at several points of the search range.
 
     Args:
-        complex_entries: whether the flavour-changing couplings have imaginary parts too (``eps_uV_emu_im``, of the
-        entry
-            below the diagonal with the opposite sign). They matter against the phase of the other quark's coupling.
+        complex_entries: whether the flavour-changing couplings have imaginary parts too: ``eps_uV_emu_im`` is that of
+            the entry e, mu, and that of mu, e has the opposite sign. They matter against the phase of the couplings to
+            the other quark.
 
     Source: Barranco, Miranda & Rashba hep-ph/0508299; arXiv:2008.05022 eq. 8.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-import numpy as np
 
 from ..constants import HBARC
 from ..parameters import Parameter
@@ -33,8 +32,9 @@ class Sterile(Interaction):
 
     The amplitudes ``sin2_2theta_ee`` and ``sin2_2theta_mumu`` (or ``sin2_2theta`` for both) are dimensionless,
     ``dm2_41`` is in eV^2. Averages over the neutrino energies are exact at any frequency; over recoils they are as good
-    as the recoil grid (4e-6 of all counts, 1e-4 of those in a bin). The mass splitting does nothing while both
-    amplitudes are zero.
+    as the recoil grid (4e-6 of all counts, 1e-4 of those in a bin). Source and detector are points: a line in the
+    spectrum keeps oscillating, beyond 200 eV^2 faster than the size of either would let it. The mass splitting does
+    nothing while both amplitudes are zero.
 
     Source: arXiv:1711.09773 eq. 18.
 
@@ -52,7 +52,7 @@ class Sterile(Interaction):
             *own,
             _angle("sin2_2theta", "nu_e and nu_mu", tuple(p.name for p in own)),
             Parameter(
-                "dm2_41", 1.0, "eV2", bounds=(0.0, np.inf), scale=0.1, decades=True, window=(0.1, 1e3),
+                "dm2_41", 1.0, "eV2", bounds=(0.0, 1e6), scale=0.1, decades=True, window=(0.1, 1e3),
                 latex=r"$\Delta m^2_{41}$", description="mass splitting of the sterile state",
             ),
         )  # fmt: skip

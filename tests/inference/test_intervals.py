@@ -1,5 +1,7 @@
 """Intervals: the ends are roots, all pieces are found, open ends are said to be open."""
 
+import importlib
+
 import numpy as np
 import pytest
 from scipy.stats import chi2 as chi2_distribution
@@ -84,3 +86,37 @@ def test_what_limits_an_interval_is_said(csi_likelihood):
     assert cevjax.interval(like, "eps_dV_ee").message == ""
     both = cevjax.interval(like, "eps_dV_ee", free=("eps_uV_ee",))
     assert "eps_uV_ee is at its bound" in both.message
+
+
+def new_physics(model):
+    return cevjax.Likelihood([cevjax.load("coherent-csi-2021", statistic="2211.11905")], cevjax.StandardModel() + model)
+
+
+@pytest.mark.slow
+def test_a_degenerate_pair_is_open_in_one_piece():
+    """Whatever the coupling, some mass makes it harmless: a minimisation that gets stuck must not cut the interval."""
+    result = cevjax.interval(new_physics(cevjax.LightVector("b-l")), "g_zprime", free=("m_zprime",))
+    assert result.intervals == [[None, None]]
+    assert result.converged
+
+
+def test_a_heavy_mediator_is_open_upwards():
+    """An independent scan puts the lower end at 98.80 MeV."""
+    result = cevjax.interval(new_physics(cevjax.LightVector("b-l")), "m_zprime", values={"g_zprime": 1e-4})
+    ((low, high),) = result.intervals
+    assert low == pytest.approx(98.80, abs=0.01) and high is None and result.converged
+
+
+def test_a_jump_is_not_a_root(monkeypatch):
+    """A profile with a step across the threshold cannot be trusted, and says so."""
+    like = new_physics(cevjax.LightVector("b-l"))
+    module = importlib.import_module("cevjax.inference.intervals")
+    real = module.minimize
+
+    def stuck(*args, **kwargs):
+        out = real(*args, **kwargs)
+        return out._replace(nll=np.where(out.values[:, 0] > 3e-5, out.nll + 50, out.nll))
+
+    monkeypatch.setattr(module, "minimize", stuck)
+    monkeypatch.setattr(importlib.import_module("cevjax.inference.profile"), "minimize", stuck)
+    assert not cevjax.interval(like, "g_zprime", values={"m_zprime": 10.0}).converged
