@@ -74,7 +74,9 @@ FormFactorOption = Annotated[str | None, typer.Option(help=f"Form factor: {', '.
 ModelOption = Annotated[str | None, typer.Option("--model", help="Model of an interaction that has several.")]
 EsOption = Annotated[
     bool | None,
-    typer.Option("--es/--no-es", help="Count scattering on electrons as signal; default as in the statistic."),
+    typer.Option(
+        "--es/--no-es", help="Count scattering on electrons as signal; default where it matters, as in the statistic."
+    ),
 ]
 Asimov = Annotated[
     list[str], typer.Option(metavar="NAME=VALUE", help="Replace the data by the expectation there; repeatable.")

@@ -52,6 +52,10 @@ class Component(eqx.Module):
     def __call__(self, params: Params, interaction: Interaction) -> Array:
         """Expected counts, of the shape of the measurement's bins."""
 
+    def relevant(self, interaction: Interaction) -> bool:
+        """Whether the component has to be counted under ``interaction``."""
+        return True
+
     def prepare(self, interaction: Interaction) -> Component:
         """The same component with everything tabulated that no parameter of ``interaction`` touches."""
         return self
@@ -151,8 +155,9 @@ class Measurement(eqx.Module):
         return counts
 
     def prepare(self, interaction: Interaction) -> Measurement:
-        """The same measurement with everything tabulated that no parameter touches."""
-        return eqx.tree_at(lambda m: m.components, self, tuple(c.prepare(interaction) for c in self.components))
+        """The same measurement with the components that matter, and everything tabulated that no parameter touches."""
+        relevant = tuple(c.prepare(interaction) for c in self.components if c.relevant(interaction))
+        return eqx.tree_at(lambda m: m.components, self, relevant)
 
     def with_observed(self, observed: ArrayLike) -> Measurement:
         """The same measurement with other data, such as Asimov data or a toy. Counts need not be whole numbers."""

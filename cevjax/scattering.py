@@ -15,6 +15,7 @@ from jax import Array
 from .electrons import Electron, electrons_of
 from .fluxes.base import Flux
 from .interactions.base import Interaction, Params, contributes, shapes_of, smooth_part, terms_of
+from .interactions.standard_model import StandardModel
 from .kinematics import Shape
 from .measurement import Component, Norm
 from .moments import Moments, RecoilGrid, electron_grid, evaluate, moment, recoil_grid
@@ -113,6 +114,7 @@ class Scattering(Component):
         response: energy response, or its fixed matrix on the recoil grid.
         time: arrival times of each flux component, or their fixed fractions; None without a time axis.
         norm: normalisation nuisances.
+        always: whether it counts in the standard model too, and not only where another interaction acts on electrons.
         tables: flux moments of each target, once prepared for an interaction.
     """
 
@@ -125,6 +127,7 @@ class Scattering(Component):
     response: BinnedResponse | Array
     time: BinnedTime | Array | None
     norm: Norm
+    always: bool = eqx.field(static=True, default=True)
     tables: Tables | None = None
 
     @property
@@ -135,6 +138,10 @@ class Scattering(Component):
         """Kinematic shapes that the interaction uses on each target."""
         nominal = self.scatterers.nominal
         return tuple(shapes_of(interaction, target) for _, target in self.scatterers.bind(nominal))
+
+    def relevant(self, interaction):
+        beyond = (term for term in terms_of(interaction) if not isinstance(term, StandardModel))
+        return self.always or any(contributes(term, "electrons") for term in beyond)
 
     def recoils(self, params: Params, interaction: Interaction) -> Array:
         """Recoils of each flux component in the whole target: spectrum times quadrature weight on the nodes."""

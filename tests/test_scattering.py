@@ -117,3 +117,21 @@ def test_a_target_without_known_shells_is_refused(csi):
 def test_es_must_be_a_flag():
     with pytest.raises(cevjax.errors.InvalidValueError, match="`es` must be True, False or None"):
         cevjax.load(NAME, es="yes")
+
+
+@pytest.mark.parametrize(
+    ("es", "name", "counted"),
+    [
+        (None, "standard-model", False),
+        (None, "generalized", False),
+        (None, "sterile", False),
+        (None, "magnetic-moment", True),
+        (None, "light-vector", True),
+        (True, "standard-model", True),
+        (False, "magnetic-moment", False),
+    ],
+)
+def test_electrons_count_where_they_matter(es, name, counted):
+    """By default they do where an interaction beyond the standard model acts on them."""
+    like = cevjax.Likelihood([cevjax.load(NAME, es=es)], model(name)[0])
+    assert ("es" in like.expected(like.nominal())[NAME]) == counted

@@ -30,7 +30,7 @@ def test_result_is_consistent(csi_likelihood):
     assert result.errors["sin2_theta_w"] == pytest.approx(np.sqrt(result.covariance[0, 0]))
     assert result.other_minima == ()
     counts = result.expected()["coherent-csi-2021"]
-    assert set(counts) == {"cevns", "es", "brn", "nin", "ssb"}
+    assert set(counts) == {"cevns", "brn", "nin", "ssb"}
 
 
 def test_nuisances_alone(csi_likelihood):
