@@ -253,7 +253,7 @@ class _Piece:
         self.nodes = grid.nodes[self.index]
         begin = jnp.clip(first, jnp.asarray(low)[panel], jnp.asarray(high)[panel])
         end = jnp.clip(last, jnp.asarray(low)[panel], jnp.asarray(high)[panel])
-        x, w = gauss_legendre(2 * size + 2)
+        x, w = gauss_legendre(size + 8)
         # cubic, because there is a 1/T behind the lower end
         self.recoil = jnp.where(end > begin, begin + (end - begin) * x**3, jnp.asarray((low + high) / 2)[panel])
         self.quadrature = 3 * x**2 * w * (end - begin)
