@@ -59,7 +59,7 @@ class Scalar(Interaction):
         return jnp.ones((3, *energy.shape)) / 3
 
     def with_couplings(self, name):
-        return Scalar(self.size, name)
+        return Scalar(self.size, self.couplings or name)
 
 
 HERMITIAN = np.array([[1.0, 2j, 0.5], [-2j, 3.0, 1 + 1j], [0.5, 1 - 1j, -1.0]])
@@ -129,9 +129,13 @@ def test_survival_probabilities_multiply():
 
 
 def test_couplings_reach_the_terms_that_left_them_open():
-    total = (StandardModel() + StandardModel("2023") + Scalar(1.0)).with_couplings("tree")
+    total = (StandardModel() + Scalar(1.0)).with_couplings("tree")
     assert isinstance(total, InteractionSum)
-    assert [t.couplings for t in total.terms] == ["tree", "2023", "tree"]
+    assert [t.couplings for t in total.terms] == ["tree", "tree"]
+    # what one term chooses is for all of them, before anybody else is asked
+    for model in (StandardModel("2023") + Scalar(1.0), StandardModel() + Scalar(1.0, "2023")):
+        assert [t.couplings for t in model.terms] == ["2023", "2023"]
+        assert [t.couplings for t in model.with_couplings("tree").terms] == ["2023", "2023"]
 
 
 def test_only_interactions_can_be_added():
