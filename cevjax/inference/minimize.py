@@ -108,7 +108,7 @@ def _run(like, where, u, fixed, held=(), batch=BATCH, max_steps=None):
     limit = MAX_STEPS if max_steps is None else max_steps
     box = where.encode(where.lower), where.encode(where.upper)
     centre = np.array([0.0 if p.decades else p.nominal for p in where.parameters])
-    scale, decades = np.array([p.scale for p in where.parameters]), np.array([p.decades for p in where.parameters])
+    scale, decades = np.array([p.scale for p in where.parameters]), tuple(p.decades for p in where.parameters)
     maps = centre, scale, decades
     parts = []
     for first in range(0, len(u), batch):
@@ -138,14 +138,16 @@ class _State(NamedTuple):
     steps: Array
 
 
-@partial(jax.jit, static_argnames=("names", "rest"))
+@partial(jax.jit, static_argnames=("names", "rest", "decades"))
 def _minimize(like, names, rest, starts, hold, rest_values, centre, scale, decades, lower, upper, max_steps):
     fixed = dict(zip(rest, rest_values, strict=True)) if rest else {}
     constraints = [like.parameters[name].constraint for name in names]
     penalty_curvature = jnp.array([0.0 if c is None else 1 / c.sigma**2 for c in constraints]) * scale**2
 
     def params(u):
-        values = centre + scale * jnp.where(decades, jnp.sinh(jnp.where(decades, u, 0.0)), u)
+        if any(decades):
+            u = jnp.where(np.array(decades), jnp.sinh(jnp.where(np.array(decades), u, 0.0)), u)
+        values = centre + scale * u
         return {**fixed, **dict(zip(names, values, strict=True))}
 
     def penalty(u):

@@ -86,16 +86,13 @@ class BinnedResponse(eqx.Module):
         low, high, bin_of_panel = _panels(self.edges, self.panel)
         k = self.reached
         cut = jnp.clip(self.efficiency.threshold(params), low[:k], high[:k])
-        fixed = (
-            self.resolution.density(self._nodes(low[k:], high[k:]), energy)
-            if self.densities is None
-            else self.densities
-        )
-        density = jnp.concatenate([self.resolution.density(self._nodes(cut, high[:k]), energy), fixed])
         low = jnp.concatenate([cut, low[k:]])
-        weights = (
-            (high - low)[:, None] * gauss_legendre(self.order)[1] * self.efficiency(self._nodes(low, high), params)
-        )
+        nodes = self._nodes(low, high)
+        if self.densities is None:
+            density = self.resolution.density(nodes, energy)
+        else:
+            density = jnp.concatenate([self.resolution.density(nodes[:k], energy), self.densities])
+        weights = (high - low)[:, None] * gauss_legendre(self.order)[1] * self.efficiency(nodes, params)
         panels = jnp.sum(weights[..., None] * density, axis=1)
         n_bins = len(self.edges) - 1
         return panels if len(low) == n_bins else jnp.zeros((n_bins, panels.shape[1])).at[bin_of_panel].add(panels)
