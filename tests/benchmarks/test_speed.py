@@ -1,6 +1,6 @@
 """Speed, beside NumPy + iminuit on the same likelihood.
 
-    pytest tests/benchmarks -m benchmark --benchmark-enable --benchmark-columns=median,iqr,rounds
+    pytest tests/benchmarks -n 0 -m benchmark --benchmark-enable --benchmark-columns=median,iqr,rounds
 
 Compilation is not timed; the whole commands are, with an empty and with a filled compilation cache.
 """
