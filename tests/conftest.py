@@ -5,11 +5,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import cevjax
 
 sys.path.insert(0, str(Path(__file__).parent / "validation"))  # the reference implementations, imported by name
 cevjax.enable_compilation_cache()
+
+# the same examples at every run; HYPOTHESIS_PROFILE=explore draws new ones
+settings.register_profile("reproducible", derandomize=True)
+settings.register_profile("explore", derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "reproducible"))
 
 
 @pytest.fixture(scope="session")
