@@ -271,7 +271,7 @@ def electron_scattering(
     """Scattering on the electrons of ``mass_kg`` of a target, for recoils in the range ``recoil_kev``.
 
     The range must hold all recoils that the detector can see; below it nothing is reconstructed. An electron recoil is
-    not quenched: the response belongs to :class:`~cevjax.response.Unquenched`.
+    not quenched: the response belongs to ``cevjax.response.UNQUENCHED``.
 
     Raises:
         UnknownNameError: the atomic shells of an element of the target are not known.
