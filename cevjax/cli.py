@@ -1,4 +1,4 @@
-"""The command line: ``cevjax list | xsec | predict | fit | interval``.
+"""The command line: ``cevjax list | xsec | predict | fit | interval | data``.
 
 Exit status: 0 on success, 2 on unusable input, 1 when the job itself failed.
 """
@@ -12,7 +12,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
@@ -22,9 +22,10 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.padding import Padding
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
-from . import analysis, cache, registry
+from . import analysis, cache, registry, releases
 from .couplings import COUPLINGS
 from .datasets import load, statistics
 from .electrons import Electron, effective_charge
@@ -50,6 +51,12 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(
+    name="data",
+    help="The official releases behind the data sets: what they add, fetching and checking them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 # names and units are neither markup nor emoji
 out = Console(highlight=False, markup=False, emoji=False)
@@ -107,8 +114,8 @@ class Topic(StrEnum):
     statistics = "statistics"
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Register a command; unusable input becomes one message and exit status 2."""
+def command(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
+    """Register a command of a group; unusable input becomes one message and exit status 2."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> None:
@@ -122,7 +129,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             err.print(f"Error: {error}", soft_wrap=True)
             raise typer.Exit(1) from None
 
-    return app.command(function.__name__.rstrip("_"))(wrapper)
+    return group.command(function.__name__.removeprefix(f"{group.info.name}_").rstrip("_"))(wrapper)
 
 
 def _setup(
@@ -377,6 +384,115 @@ def interval(
         plots.save(plots.profile_curve(result), plot)
     if not result.converged:
         err.print("The interval is not reliable: a minimisation behind it did not converge.")
+        raise typer.Exit(1)
+
+
+# ``cevjax data``: the releases behind the data sets
+app.add_typer(data_app)
+release_command = functools.partial(command, group=data_app)
+
+
+@release_command
+def data_list(json: Json = None) -> None:
+    """List the data sets: whether their embedded files are right and their releases are fetched."""
+    rows = [_data_row(name) for name in releases.manifest_names()]
+    if not _emit(json, {"datasets": rows}):
+        _print_rows("data sets", rows)
+
+
+def _data_row(name: str) -> dict[str, str]:
+    files = releases.verify(name)
+    embedded, release = ([f.state for f in files if f.kind == kind] for kind in ("embedded", "release"))
+    if not release:
+        condition = "nothing to fetch"
+    elif "wrong hash" in release:
+        condition = "damaged"
+    elif "missing" in release:
+        condition = "incomplete" if "ok" in release else "not fetched"
+    else:
+        condition = "fetched"
+    return {
+        "name": name,
+        "title": releases.read_manifest(name).title,
+        "embedded": "ok" if set(embedded) <= {"ok"} else "damaged",
+        "release": condition,
+    }
+
+
+@release_command
+def data_info(name: Annotated[str, typer.Argument(metavar="NAME", help="Data set.")], json: Json = None) -> None:
+    """Tell where a data set comes from, what of it is embedded and what its release adds."""
+    manifest, files = releases.read_manifest(name), releases.verify(name)
+    state = _data_row(name)
+    facts = {
+        "title": manifest.title,
+        "source": manifest.source,
+        "doi": manifest.doi,
+        "licence": manifest.licence,
+        "embedded": list(manifest.derived_sha256),
+        "units": manifest.units,
+        "derived_with": manifest.derived_with,
+        "adds": manifest.adds,
+        "release": list(manifest.release_sha256),
+        "urls": list(manifest.release),
+        "folder": str(releases.release_folder(name)) if manifest.release else "",
+    }
+    if not _emit(json, {"name": name, **facts, "files": [f._asdict() for f in files]}):
+        out.print(name, style="bold")
+        for key, value in facts.items():
+            text = ", ".join(value) if isinstance(value, list) else value
+            if text:
+                condition = f" ({state[key]})" if key in ("embedded", "release") else ""
+                out.print(f"    {key.replace('_', ' ')}{condition}: {text}", soft_wrap=True)
+
+
+@release_command
+def data_fetch(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Data sets.")],
+    mirror: Annotated[
+        list[str],
+        typer.Option(metavar="URL", help="Fetch from here instead; {file} stands for the file's name; repeatable."),
+    ] = [],  # noqa: B006
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep releases here, as CEVJAX_RELEASES=FOLDER does; default the cache."),
+    ] = None,
+) -> None:
+    """Download releases: what is there is kept, what was begun is continued, what is wrong is replaced."""
+    counts = {name: len(releases.read_manifest(name).release_sha256) for name in names}
+    for name, count in counts.items():
+        with _download_bar() as progress:
+            folder = releases.fetch(name, mirror, to, progress)
+        out.print(f"{name}: {count} files in {folder}", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _download_bar() -> Iterator[releases.Progress]:
+    """What to tell about a download, for a bar on standard error where that is a terminal."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        err.show_cursor()  # an interrupt ends the process at once and could not bring it back
+        task = bar.add_task("", total=None)
+        yield lambda file, here, total: bar.update(task, description=file, completed=here, total=total)
+
+
+@release_command
+def data_verify(
+    names: Annotated[list[str], typer.Argument(metavar="[NAME...]", help="Data sets; all if left out.")] = [],  # noqa: B006
+) -> None:
+    """Check the embedded and the fetched files against their hashes; exit status 1 if one is wrong."""
+    results = {name: releases.verify(name) for name in names or releases.manifest_names()}
+    damaged = []
+    for name, files in results.items():
+        absent = [f for f in files if f.kind == "release" and f.state == "missing"]
+        present = [f for f in files if f not in absent]
+        damaged += [name for f in present if f.state != "ok"]
+        _print_rows(name, [f._asdict() for f in present])
+        if absent:
+            out.print(f"Not fetched: {len(absent)} files of the release; `cevjax data fetch {name}` does.\n")
+    if damaged:
+        which = ", ".join(dict.fromkeys(damaged))
+        err.print(f"Wrong files of {which}: fetch the release again; if embedded ones are, reinstall cevjax.")
         raise typer.Exit(1)
 
 

@@ -46,3 +46,14 @@ def check_name(kind: str, name: str, valid: Iterable[str]) -> str:
     if name not in valid:
         raise UnknownNameError(kind, name, valid)
     return name
+
+
+def check_flag(name: str, value: bool | None) -> bool | None:
+    """``value``, if it is True, False or None.
+
+    Raises:
+        InvalidValueError: it is something else.
+    """
+    if value is not None and not isinstance(value, bool):
+        raise InvalidValueError(f"Argument `{name}` must be True, False or None, but was {value!r}.")
+    return value

@@ -131,6 +131,23 @@ class Helm(FormFactor):
         return helm(q, radius, self.s)
 
 
+class HelmOfMassNumber(FormFactor):
+    """:func:`helm` with s = 0.5 fm and R_0^2 = (1.2 A^(1/3) fm)^2 - 5 s^2 for protons and neutrons alike.
+
+    Source: arXiv:1711.09773 eq. 5.
+    """
+
+    name = "helm-1711.09773"
+    s: float = 0.5
+
+    def __call__(self, q, radius):
+        return helm(q, radius, self.s)
+
+    def default_radii(self, nucleus):
+        radius = (3 / 5) ** 0.5 * 1.2 * nucleus.A ** (1 / 3)
+        return radius, radius
+
+
 class KleinNystrand(FormFactor):
     """:func:`klein_nystrand` with box radius 1.23 A^(1/3) fm for protons and neutrons alike."""
 
@@ -174,10 +191,10 @@ class Point(FormFactor):
 
 
 FORM_FACTORS: dict[str, type[FormFactor]] = {
-    model.name: model for model in (Helm, KleinNystrand, SymmetrizedFermi, Point)
+    model.name: model for model in (Helm, HelmOfMassNumber, KleinNystrand, SymmetrizedFermi, Point)
 }
 
 
 def form_factor(name: str) -> FormFactor:
-    """The form-factor model called ``name``: ``helm``, ``klein-nystrand``, ``fermi`` or ``point``."""
+    """The form-factor model called ``name``, one of :data:`FORM_FACTORS`."""
     return FORM_FACTORS[check_name("form factor", name, FORM_FACTORS)]()

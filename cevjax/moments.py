@@ -182,27 +182,32 @@ class RecoilGrid(eqx.Module):
         self.weights = jnp.asarray(np.concatenate([width * w for _, width, _, w in rules]))
 
 
-def recoil_grid(nuclei: Sequence[Nucleus], flux: Flux, order: int = 24) -> RecoilGrid:
-    """Grid over all nuclear recoils, in panels between the end points.
+def recoil_grid(nuclei: Sequence[Nucleus], flux: Flux, order: int = 24, lowest: float = 0.0) -> RecoilGrid:
+    """Grid over all nuclear recoils from ``lowest`` (MeV) on, in panels between the end points.
 
     Spectra have a kink or a step at the end point of each flux component on each nucleus; between them they are
     smooth, so panel-wise quadrature converges exponentially. Narrow panels get fewer nodes.
     """
     ends = {2 * c.energy_max**2 / (n.mass + 2 * c.energy_max) for n in nuclei for c in flux.components}
-    edges = [0.0, *sorted(ends)]
+    edges = [lowest, *sorted(end for end in ends if end > lowest)]
     narrow = 0.2 * edges[-1]
     return RecoilGrid([(a, b, order if b - a > narrow else max(order // 5, 4)) for a, b in pairwise(edges)])
 
 
-def electron_grid(symbols: Sequence[str], low: float, high: float, order: float = 8.0) -> RecoilGrid:
+def electron_grid(
+    symbols: Sequence[str], low: float, high: float, order: float = 8.0, width: float = np.inf
+) -> RecoilGrid:
     """Grid over electron recoils from ``low`` to ``high`` (MeV), in panels between the binding energies.
 
-    Between them the number of electrons that can be freed is constant. The panels get ``order`` nodes for each unit of
-    the logarithm of the energy, and two at least.
+    Between them the number of electrons that can be freed is constant. The panels are at most ``width`` wide, for
+    responses that are sharper than recoils vary, and get ``order`` nodes for each unit of the logarithm of the energy,
+    and two at least.
     """
     steps = {energy for symbol in symbols for energy in binding_energies(symbol) if low < energy < high}
     edges = [low, *sorted(steps), high]
-    return RecoilGrid([(a, b, 2 + int(order * np.log(b / a))) for a, b in pairwise(edges)])
+    cuts = [np.linspace(a, b, int(np.ceil((b - a) / width)) + 1 if width < b - a else 2) for a, b in pairwise(edges)]
+    panels = [pair for cut in cuts for pair in pairwise(map(float, cut))]
+    return RecoilGrid([(a, b, 2 + int(order * np.log(b / a))) for a, b in panels])
 
 
 def weighted_moment(

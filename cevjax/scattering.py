@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from .electrons import Electron, electrons_of
-from .fluxes.base import Flux
+from .fluxes.base import Fluence, Flux
 from .interactions.base import Interaction, Params, contributes, shapes_of, smooth_part, terms_of
 from .interactions.standard_model import StandardModel
 from .kinematics import Shape
@@ -109,7 +109,7 @@ class Scattering(Component):
         scatterers: nuclei or electrons.
         grid: quadrature over recoil energies.
         flux: its components, each of unit normalisation.
-        fluence: neutrinos of each component through 1 cm^2.
+        fluence: neutrinos of each component through 1 cm^2, all alike or moved by parameters.
         baseline_m: distance from the source, m.
         response: energy response, or its fixed matrix on the recoil grid.
         time: arrival times of each flux component, or their fixed fractions; None without a time axis.
@@ -122,7 +122,7 @@ class Scattering(Component):
     scatterers: Scatterers
     grid: RecoilGrid
     flux: Flux
-    fluence: float
+    fluence: float | Fluence
     baseline_m: float
     response: BinnedResponse | Array
     time: BinnedTime | Array | None
@@ -132,7 +132,7 @@ class Scattering(Component):
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        return self.scatterers.parameters
+        return (*self.scatterers.parameters, *(self.fluence.parameters if isinstance(self.fluence, Fluence) else ()))
 
     def shapes(self, interaction: Interaction) -> tuple[dict[str, Shape], ...]:
         """Kinematic shapes that the interaction uses on each target."""
@@ -156,7 +156,8 @@ class Scattering(Component):
         for (number, target), tables in zip(self.scatterers.bind(params), moments, strict=True):
             spectrum = fold_moments(tables, interaction, params, self.flux.flavours, target, self.grid.nodes)
             total = total + number * spectrum
-        return self.fluence * total
+        fluence = self.fluence(params)[:, None] if isinstance(self.fluence, Fluence) else self.fluence
+        return fluence * total
 
     def moments(self, params: Params, interaction: Interaction) -> list[dict[str, Array]]:
         """Weighted moments of each target: tabulated, or a stage of their own where parameters reach into them."""
@@ -255,26 +256,42 @@ def _fixed_times(time: BinnedTime) -> Array:
 
 
 def coherent_scattering(
-    *, nuclear: NuclearModel, mass_kg: float, flux: Flux, order: int = 24, name: str = "cevns", **fields
+    *,
+    nuclear: NuclearModel,
+    mass_kg: float,
+    flux: Flux,
+    order: int = 24,
+    recoil_min_kev: float = 0.0,
+    name: str = "cevns",
+    **fields,
 ) -> Scattering:
     """Scattering on the nuclei of ``mass_kg`` of a target, with ``order`` recoil nodes in each wide panel.
 
-    The other keywords are those of :class:`Scattering`.
+    Recoils below ``recoil_min_kev`` do nothing. The other keywords are those of :class:`Scattering`.
     """
-    grid = recoil_grid(nuclear.target.nuclei, flux, order)
+    grid = recoil_grid(nuclear.target.nuclei, flux, order, 1e-3 * recoil_min_kev)
     return Scattering(name=name, scatterers=Nuclei(nuclear, mass_kg), grid=grid, flux=flux, **fields)
 
 
 def electron_scattering(
-    *, target: Target, mass_kg: float, recoil_kev: tuple[float, float], name: str = "es", **fields
+    *,
+    target: Target,
+    mass_kg: float,
+    recoil_kev: tuple[float, float],
+    order: float = 8.0,
+    panel_kev: float = np.inf,
+    name: str = "es",
+    **fields,
 ) -> Scattering:
     """Scattering on the electrons of ``mass_kg`` of a target, for recoils in the range ``recoil_kev``.
 
+    ``order`` and ``panel_kev`` are those of :func:`cevjax.moments.electron_grid`: panels no wider than the resolution.
     The range must hold all recoils that the detector can see; below it nothing is reconstructed. An electron recoil is
     not quenched: the response belongs to ``cevjax.response.UNQUENCHED``.
 
     Raises:
         UnknownNameError: the atomic shells of an element of the target are not known.
     """
-    grid = electron_grid([n.element for n in target.nuclei], 1e-3 * recoil_kev[0], 1e-3 * recoil_kev[1])
+    low, high = 1e-3 * recoil_kev[0], 1e-3 * recoil_kev[1]
+    grid = electron_grid([n.element for n in target.nuclei], low, high, order, 1e-3 * panel_kev)
     return Scattering(name=name, scatterers=Electrons(target, mass_kg, grid), grid=grid, **fields)

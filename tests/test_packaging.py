@@ -83,7 +83,7 @@ def test_the_wheel_holds_code_and_data(wheel):
 
 @pytest.mark.slow
 def test_the_installed_package_fits(installed, tmp_path):
-    where = "import cevjax, cevjax.datasets.base as b; print(cevjax.__file__); print(b.data_dir('coherent-csi-2021'))"
+    where = "import cevjax, cevjax.tables as b; print(cevjax.__file__); print(b.data_dir('coherent-csi-2021'))"
     package, data = map(Path, python(installed, tmp_path, "-c", where).split())
     assert package == installed / "cevjax" / "__init__.py"
     assert data == installed / "cevjax" / "data" / NAME

@@ -27,13 +27,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..constants import TAU_MUON, TAU_PION
-from ..errors import InvalidValueError, ReleaseFileError, check_name
+from ..errors import InvalidValueError, ReleaseFileError, check_flag, check_name
 from ..fluxes import PionDecayAtRest, fluence
 from ..form_factors import form_factor as make_form_factor
-from ..measurement import Background, Measurement, Norm, check_edges
+from ..measurement import Background, Measurement, Norm, check_edges, normalisation
 from ..nuclear_model import NuclearModel
 from ..nuclei import Target, compound
 from ..parameters import Parameter, pull
+from ..releases import release_path
 from ..response import (
     UNQUENCHED,
     BinnedResponse,
@@ -46,7 +47,7 @@ from ..response import (
     TimeTemplate,
 )
 from ..scattering import coherent_scattering, electron_scattering
-from .base import data_dir, read_table, read_toml
+from ..tables import data_dir, read_table, read_toml
 
 NAME = "coherent-csi-2021"
 CITATION = "COHERENT, arXiv:2110.07730, Phys. Rev. Lett. 129 (2022) 081801"
@@ -120,7 +121,8 @@ def load(
 
     Args:
         statistic: ``default``, ``2211.11905``, ``2211.11905-shape`` or ``2303.09360``.
-        release: folder with the files of the official release; None for the embedded 9 x 11 bins.
+        release: folder with the files of the official release, or ``fetched`` after ``cevjax data fetch``; None for the
+            embedded 9 x 11 bins.
         pe_edges, time_edges: bins in photo-electrons (up to 250) and us (up to 6); other than the default ones need
             ``release``.
         form_factor: ``helm``, ``klein-nystrand``, ``fermi``; None for that of the statistic.
@@ -139,12 +141,10 @@ def load(
     if form_factor is not None:
         choice = choice._replace(form_factor=form_factor)
     if es is not None:
-        if not isinstance(es, bool):
-            raise InvalidValueError(f"Argument `es` must be True, False or None, but was {es!r}.")
-        choice = choice._replace(es=es)
+        choice = choice._replace(es=check_flag("es", es))
     facts = read_toml(data_dir(NAME) / "measurement.toml")
     if release is not None:
-        tables = read_release(Path(release), pe_edges, time_edges)
+        tables = read_release(release_path(NAME, release), pe_edges, time_edges)
     elif pe_edges is None and time_edges is None:
         tables = read_embedded()
     else:
@@ -169,16 +169,10 @@ def build(tables: Tables, name: str, statistic: Statistic, facts: dict) -> Measu
         nuisances.append(parameter)
         return parameter.name
 
-    def norm(*pulls: tuple[str, float]) -> Norm:
-        for pull_name, sigma in pulls:
-            description = f"normalisation, {100 * sigma:g} %"
-            nuisances.append(pull(pull_name, description, bounds=(-1 / sigma, float("inf"))))
-        return Norm(pulls)
-
     efficiency, detector, beam = facts["efficiency"], facts["detector"], facts["flux"]
     time_efficiency = ExponentialTimeEfficiency(efficiency["time_rate"], efficiency["time_start"])
     with_es = statistic.es and statistic.signal_with_es
-    signal_norm = norm(*(statistic.signal_with_es if with_es else statistic.signal))
+    signal_norm = normalisation(nuisances, *(statistic.signal_with_es if with_es else statistic.signal))
 
     vary_quenching = statistic.quenching != "fixed"
     qf = tuple(n for k in (0, 1) if (n := nuisance(statistic.quenching, f"qf{k}", f"quenching eigen-variation {k}")))
@@ -229,7 +223,7 @@ def build(tables: Tables, name: str, statistic: Statistic, facts: dict) -> Measu
     def template(label: str, energy: np.ndarray, cumulative: np.ndarray) -> Background:
         source = TimeTemplate(TEMPLATE_KNOTS, cumulative, time_efficiency.rate)
         size = sizes[label]
-        pulls = norm((f"csi2021_{label}", size["relative_error"]))
+        pulls = normalisation(nuisances, (f"csi2021_{label}", size["relative_error"]))
         return Background(label, jnp.asarray(energy), binned_time(source), size["total"], pulls)
 
     steady = Background(
@@ -237,7 +231,7 @@ def build(tables: Tables, name: str, statistic: Statistic, facts: dict) -> Measu
         jnp.asarray(tables.anticoincident / tables.anticoincident_total),
         jnp.asarray(_steady_time(tables.time_edges, time_efficiency.rate, sizes["region_us"])),
         sizes["ssb"]["total"],
-        norm(("csi2021_ssb", sizes["ssb"]["relative_error"])),
+        normalisation(nuisances, ("csi2021_ssb", sizes["ssb"]["relative_error"])),
     )
     return Measurement(
         name=NAME,
@@ -296,8 +290,6 @@ def read_release(folder: Path, pe_edges: ArrayLike | None = None, time_edges: Ar
         ReleaseFileError: a file is missing or malformed.
         InvalidValueError: edges that do not increase or leave the range of the release (0-250 PE, 0-6 us).
     """
-    if not folder.is_dir():
-        raise ReleaseFileError(f"Argument `release` must be the folder of the {NAME} release, but {folder} is none.")
     facts = read_toml(data_dir(NAME) / "measurement.toml")["backgrounds"]
     pe = _edges_within("pe_edges", PE_EDGES if pe_edges is None else pe_edges, 250.0)
     time = _edges_within("time_edges", TIME_EDGES if time_edges is None else time_edges, 6.0)

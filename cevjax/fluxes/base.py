@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import NamedTuple
 
 import equinox as eqx
@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from ..parameters import Parameter
 from ..quadrature import gauss_legendre
 
 WAVE_PANELS, WAVE_NODES = 20, 12
@@ -88,7 +89,8 @@ class Continuum(FluxComponent):
     """Neutrinos with a smooth density phi(E) (1/MeV) up to ``end`` (MeV).
 
     Gauss-Legendre on [energy_min, end]: ``order`` nodes are exact when phi(E) times the kinematic shape is a polynomial
-    of degree 2 order - 1, as for muon decay.
+    of degree 2 order - 1, as for muon decay. A density with kinks gives its ``breaks``, from its lowest energy on, and
+    gets ``order`` nodes between each two of them.
     """
 
     name: str = eqx.field(static=True)
@@ -97,24 +99,36 @@ class Continuum(FluxComponent):
     density: Callable[[Array], Array] = eqx.field(static=True)
     end: float = eqx.field(static=True)
     order: int = eqx.field(static=True, default=16)
+    breaks: tuple[float, ...] = eqx.field(static=True, default=())
 
     @property
     def energy_max(self):
         return self.end
 
+    @property
+    def total(self) -> float:
+        """Integral of the density."""
+        return float(jnp.sum(self.quadrature(jnp.zeros(()))[1]))
+
     def quadrature(self, energy_min):
         x, w = gauss_legendre(self.order)
-        width = jnp.maximum(self.end - energy_min, 0.0)[..., None]
-        energy = jnp.minimum(energy_min[..., None], self.end) + width * x
-        return energy, width * w * self.density(energy)
+        low, high = np.array([*(self.breaks or (0.0,))]), np.array([*self.breaks[1:], self.end])
+        first = jnp.clip(energy_min[..., None], low, high)[..., None]
+        width = high[:, None] - first
+        energy, weight = first + width * x, width * w
+        flat = (*energy_min.shape, low.size * self.order)
+        return energy.reshape(flat), (weight * self.density(energy)).reshape(flat)
 
     def wave_nodes(self, energy_min):
-        # fixed panels, each spanning a factor of sqrt2, that are open as a whole; and what is open of the next
+        # fixed panels, each spanning a factor of sqrt2 at most, that are open as a whole; and what is open of the next
         edges = 2.0 ** (np.arange(WAVE_PANELS + 1) / 2) / self.end
+        if self.breaks:
+            inverse = 1 / np.array([b for b in self.breaks if b > 0])
+            edges = np.unique(np.concatenate([edges[edges < inverse.max()], inverse]))
         open_ = (edges[1:] * energy_min[..., None] <= 1) * 1.0
         fixed = self._panels("fixed", edges[:-1], edges[1:])
         next_edge = jnp.max(jnp.where(edges * energy_min[..., None] <= 1, edges, edges[0]), axis=-1)
-        low = jnp.clip(energy_min, self.end / 2.0 ** (WAVE_PANELS / 2), self.end)
+        low = jnp.clip(energy_min, 1 / edges[-1], self.end)
         partial = self._panels("partial", next_edge[..., None], jnp.maximum(1 / low, next_edge)[..., None])
         return fixed._replace(weight=fixed.weight * open_[..., None]), partial
 
@@ -125,7 +139,7 @@ class Continuum(FluxComponent):
         width = (far - near)[..., None]
         inverse = near[..., None] + width * x
         weight = width * w * self.density(1 / inverse) / inverse**2
-        return WaveNodes((near + far) / 2, width[..., 0] / 2, 1 / inverse, weight, (kind, self.end))
+        return WaveNodes((near + far) / 2, width[..., 0] / 2, 1 / inverse, weight, (kind, self.end, self.breaks))
 
 
 class Flux(eqx.Module):
@@ -141,3 +155,16 @@ class Flux(eqx.Module):
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(component.name for component in self.components)
+
+
+class Fluence(eqx.Module):
+    """Neutrinos of each component of a flux through 1 cm^2 at the detector, where parameters move them."""
+
+    @property
+    @abc.abstractmethod
+    def parameters(self) -> tuple[Parameter, ...]:
+        """What moves them."""
+
+    @abc.abstractmethod
+    def __call__(self, params: Mapping[str, ArrayLike]) -> Array:
+        """Shape (components,)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping
 
 import equinox as eqx
@@ -11,7 +12,65 @@ from jax import Array
 from jax.typing import ArrayLike
 
 
-class SigmoidEfficiency(eqx.Module):
+class Efficiency(eqx.Module):
+    """Detection efficiency in the reconstructed energy x.
+
+    Attributes:
+        nuisance: name of the pull that moves it, or None.
+        highest_threshold: the largest :meth:`threshold` at any sensible pull.
+        breaks: energies at which the curve has a kink or a step.
+    """
+
+    nuisance: eqx.AbstractVar[str | None]
+    highest_threshold: eqx.AbstractVar[float]
+    breaks: eqx.AbstractVar[tuple[float, ...]]
+
+    @abc.abstractmethod
+    def __call__(self, x: ArrayLike, params: Mapping[str, ArrayLike]) -> Array:
+        """The efficiency at x."""
+
+    def threshold(self, params: Mapping[str, ArrayLike]) -> ArrayLike:
+        """Below it nothing is selected; it may move with the pull."""
+        return -jnp.inf
+
+
+class FlatEfficiency(Efficiency):
+    """The same efficiency at all energies."""
+
+    value: float = 1.0
+    nuisance: str | None = eqx.field(static=True, default=None)
+    highest_threshold: float = eqx.field(static=True, default=-np.inf)
+    breaks: tuple[float, ...] = eqx.field(static=True, default=())
+
+    def __call__(self, x, params):
+        return jnp.full_like(jnp.asarray(x, float), self.value)
+
+
+class TabulatedEfficiency(Efficiency):
+    """Efficiency interpolated linearly, constant beyond the ends of the table.
+
+    Args:
+        x: increasing reconstructed energies.
+        values: efficiency at each.
+
+    >>> float(TabulatedEfficiency([0.0, 10.0], [0.0, 1.0])(2.5, {}))
+    0.25
+    """
+
+    values: Array
+    nuisance: str | None = eqx.field(static=True)
+    highest_threshold: float = eqx.field(static=True)
+    breaks: tuple[float, ...] = eqx.field(static=True)
+
+    def __init__(self, x: ArrayLike, values: ArrayLike):
+        self.breaks, self.values = tuple(map(float, np.asarray(x))), jnp.asarray(np.array(values, float))
+        self.nuisance, self.highest_threshold = None, -np.inf
+
+    def __call__(self, x, params):
+        return jnp.interp(jnp.asarray(x, float), np.array(self.breaks), self.values)
+
+
+class SigmoidEfficiency(Efficiency):
     r"""Turn-on curve :math:`\max\{0,\; a/(1 + e^{-b(x - c)}) + d\}` with one variation of its coefficients.
 
     Between the three sets the coefficients follow the parabola through them, so the curve stays a physical one at any
@@ -29,6 +88,7 @@ class SigmoidEfficiency(eqx.Module):
     table: Array
     nuisance: str | None = eqx.field(static=True)
     highest_threshold: float = eqx.field(static=True)
+    breaks: tuple[float, ...] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -41,7 +101,7 @@ class SigmoidEfficiency(eqx.Module):
         up, down = (centre, centre) if nuisance is None else (np.asarray(plus, float), np.asarray(minus, float))
         table = np.stack([centre, (up - down) / 2, (up + down) / 2 - centre])
         self.table = jnp.asarray(table)
-        self.nuisance = nuisance
+        self.nuisance, self.breaks = nuisance, ()
         # the largest :meth:`threshold` for pulls of up to 5 standard deviations
         pulls = np.linspace(-5, 5, 101) if nuisance else np.zeros(1)
         a, b, c, d = (pulls[:, None] ** np.arange(3) @ table).T

@@ -154,6 +154,7 @@ class BinnedTime(eqx.Module):
         edges: of the time bins, us.
         nuisance: name of the offset's pull, or None.
         unit: offset (us) at pull 1.
+        until: fractions are those of the events between the first edge and this time, us; None for those of all events.
     """
 
     source: Pulse | TimeTemplate
@@ -161,6 +162,7 @@ class BinnedTime(eqx.Module):
     edges: tuple[float, ...] = eqx.field(static=True)
     nuisance: str | None = eqx.field(static=True, default=None)
     unit: float = eqx.field(static=True, default=1.0)
+    until: float | None = eqx.field(static=True, default=None)
 
     @property
     def nuisances(self) -> tuple[str, ...]:
@@ -172,9 +174,15 @@ class BinnedTime(eqx.Module):
 
     def integrate(self, params: Mapping[str, ArrayLike]) -> Array:
         """:meth:`__call__` before it is made a stage."""
+        fractions = self._fractions(params, self.edges)
+        if self.until is None:
+            return fractions
+        return fractions / self._fractions(params, (self.edges[0], self.until))
+
+    def _fractions(self, params: Mapping[str, ArrayLike], times: tuple[float, ...]) -> Array:
         offset = self.unit * jnp.asarray(params[self.nuisance], float) if self.nuisance else 0.0
         start, rate = self.efficiency.start, self.efficiency.rate
-        edges = np.array(self.edges)
+        edges = np.array(times)
         # the efficiency is flat up to `start` and exponential after it: each part of a bin has its own integral
         early, late = self.source.integrals(jnp.minimum(edges, start), jnp.maximum(edges, start), offset, rate)
         return jnp.diff(early) + jnp.exp(rate * start) * jnp.diff(late)

@@ -18,7 +18,7 @@ from scipy.stats import exponnorm
 
 from cevjax.constants import TAU_PION
 from cevjax.datasets import coherent_csi_2021 as csi
-from cevjax.datasets.base import read_table, read_toml
+from cevjax.tables import read_table, read_toml
 
 OUT = Path(__file__).parents[2] / "data" / csi.NAME
 SOURCES = (
@@ -110,10 +110,11 @@ def main() -> None:
         'title = "COHERENT CsI[Na], full data set"',
         'source = "ancillary files of arXiv:2110.07730"',
         'doi = "10.1103/PhysRevLett.129.081801"',
-        'release = "https://arxiv.org/src/2110.07730v2/anc"',
         'licence = "arXiv non-exclusive licence; facts derived with attribution"',
         'derived_with = "experiments/coherent-csi-2021/convert.py"',
         'units = "photo-electrons (PE), microseconds, events"',
+        'adds = "single events up to 250 PE and finely binned background templates, for any bins"',
+        'release = ["https://arxiv.org/src/2110.07730v2/anc"]',
         "",
         "[totals]  # of the release's templates with PE < 60 and t < 6 us, before the time efficiency",
         *(f"{name} = {round(float(total), 4)}" for name, total in totals.items()),

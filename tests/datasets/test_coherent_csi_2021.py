@@ -9,9 +9,9 @@ import pytest
 
 import cevjax
 from cevjax.datasets import coherent_csi_2021 as csi
-from cevjax.datasets.base import data_dir
 from cevjax.errors import InvalidValueError, ReleaseFileError, UnknownNameError
 from cevjax.likelihood import expected_flat
+from cevjax.tables import data_dir
 
 
 def test_published_numbers_of_events():
