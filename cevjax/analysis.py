@@ -145,11 +145,17 @@ def build_likelihood(
         asimov: replace the data by the expectation at nominal with these values.
     """
     common = {"statistic": statistic, "form_factor": form_factor, "es": es}
-    measurements: list[Measurement] = []
+    common = {key: value for key, value in common.items() if value is not None}
+    chosen = []
     for text in datasets:
         name, words = parse_plugin(text)
-        choices = typed_choices("data set", name, dataset_loader(name), words)
-        measurements.append(load(name, **{**{k: v for k, v in common.items() if v is not None}, **choices}))
+        chosen.append((name, typed_choices("data set", name, dataset_loader(name), words)))
+    offered = {name: inspect.signature(dataset_loader(name)).parameters for name, _ in chosen}
+    measurements: list[Measurement] = []
+    for name, choices in chosen:
+        # scattering on electrons is a choice only where a detector may mistake it for the signal
+        skip = {"es"} - set(offered[name]) if any("es" in known for known in offered.values()) else set()
+        measurements.append(load(name, **{**{k: v for k, v in common.items() if k not in skip}, **choices}))
     names = [m.name for m in measurements]
     if len(set(names)) < len(names):
         raise InvalidValueError(f"Argument `datasets` must name each data set once, but was {', '.join(names)}.")

@@ -41,7 +41,8 @@ from .nuclear_model import NuclearModel
 from .nuclei import target
 from .parameters import Parameter, check_values, merge
 from .rates import differential_cross_section
-from .results import UNFINISHED, FitResult, check_output, describe, save_json, to_json
+from .results import UNFINISHED, FitResult, check_output, describe, remarks, save_json, to_json
+from .tables import data_dir, read_toml
 
 app = typer.Typer(
     name="cevjax",
@@ -63,7 +64,11 @@ out = Console(highlight=False, markup=False, emoji=False)
 err = Console(highlight=False, markup=False, emoji=False, stderr=True)
 
 Datasets = Annotated[
-    list[str], typer.Argument(metavar="DATASET...", help="Data sets, each NAME or NAME:choice=value,choice=value.")
+    list[str],
+    typer.Argument(
+        metavar="DATASET...",
+        help="Data sets, each NAME or NAME:choice=value,choice=value; or the folder of your own detector.",
+    ),
 ]
 Interactions = Annotated[
     list[str],
@@ -109,6 +114,7 @@ class Flavour(StrEnum):
 
 class Topic(StrEnum):
     datasets = "datasets"
+    forecasts = "forecasts"
     interactions = "interactions"
     parameters = "parameters"
     statistics = "statistics"
@@ -163,6 +169,9 @@ def data_command(function: Callable[..., None]) -> Callable[..., None]:
         _check_outputs(kwargs.get("plot"), kwargs.get("json"))
         like, values = _setup(**{name: kwargs.pop(name) for name in shared})
         function(like, values, **kwargs)
+        if kwargs.get("json") != "-":
+            for remark in remarks(like).values():
+                out.print(f"Note: {remark}", soft_wrap=True)
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*shared.values(), *own)]
     required = [p for p in parameters if p.default is inspect.Parameter.empty]
@@ -177,7 +186,7 @@ def list_(
     topic: Annotated[Topic | None, typer.Argument(help="What to list; everything if left out.")] = None,
     json: Json = None,
 ) -> None:
-    """List data sets, interactions, parameters or statistics."""
+    """List data sets, forecasts, interactions, parameters or statistics."""
     listing = _listing()
     topics = [topic.value] if topic else [t.value for t in Topic]
     if not _emit(json, {name: listing[name] for name in topics}):
@@ -213,6 +222,10 @@ def _listing() -> dict[str, list[dict[str, Any]]]:
                 "citation": m.citation,
             }
             for name, m in loaded.items()
+        ],
+        "forecasts": [
+            {"name": name, "title": read_toml(data_dir("future") / name / registry.DESCRIPTION)["title"]}
+            for name in registry.forecast_names()
         ],
         "interactions": [_interaction_row(name) for name in registry.interaction_names()],
         "parameters": [_parameter_row(p) for p in merge(owners).values()],

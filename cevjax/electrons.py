@@ -63,7 +63,7 @@ def effective_charge(symbol: str, energy: ArrayLike) -> Array:
     [27, 43, 51, 55]
     """
     energy = jnp.asarray(energy, float)
-    return jnp.sum(jnp.stack([jnp.where(energy >= bound, n, 0) for bound, n in _shells(symbol)]), axis=0)
+    return sum((jnp.where(energy >= bound, n, 0) for bound, n in _shells(symbol)), jnp.zeros_like(energy))
 
 
 class Electron(eqx.Module):
@@ -76,5 +76,8 @@ class Electron(eqx.Module):
 
 def electrons_of(target: Target, mass_kg: float, energy: np.ndarray) -> np.ndarray:
     """Number of electrons in ``mass_kg`` of a target that a recoil of each ``energy`` (MeV) can free."""
-    pairs = zip(target.nuclei, target.atoms(mass_kg), strict=True)
-    return np.sum([n * np.asarray(effective_charge(nuclide.element, energy)) for nuclide, n in pairs], axis=0)
+    total = np.zeros(len(energy))
+    for nuclide, atoms in zip(target.nuclei, target.atoms(mass_kg), strict=True):
+        for bound, n in _shells(nuclide.element):
+            total += atoms * n * (energy >= bound)
+    return total

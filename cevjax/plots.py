@@ -5,6 +5,7 @@ Each function draws into a new matplotlib figure and returns it; :func:`save` wr
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,25 +17,38 @@ from scipy.special import gammaincinv
 
 from .errors import InvalidValueError
 from .measurement import Measurement
-from .results import IntervalResult, write_atomically
+from .results import IntervalResult, remarks, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LABELS = {
     "PE": "photo-electrons",
+    "E_keVee": "energy [keVee]",
+    "E_keVnr": "recoil energy [keV]",
+    "F90": r"$F_{90}$",
     "t_us": r"recoil time [$\mu$s]",
     "cevns": "CEvNS",
     "es": r"$\nu$-e scattering",
     "brn": "beam-related neutrons",
+    "brn_delayed": "delayed neutrons",
+    "activation": "neutrons and activation",
     "nin": "neutrino-induced neutrons",
     "ssb": "steady-state background",
 }
 FORMATS = (".pdf", ".png", ".svg")
-UNITS = {"t_us": r"$\mu$s", "mu_B": r"$\mu_B$", "cm2": "cm$^2$", "eV2": "eV$^2$"}
-COLOURS = {"cevns": "#2a6fbb", "es": "#35978f", "brn": "#e08214", "nin": "#8073ac", "ssb": "#c9ccd1"}
+UNITS = {"t_us": r"$\mu$s", "E_keVee": "keVee", "E_keVnr": "keV", "mu_B": r"$\mu_B$", "cm2": "cm$^2$", "eV2": "eV$^2$"}
+COLOURS = {
+    "cevns": "#2a6fbb",
+    "es": "#35978f",
+    "brn": "#e08214",
+    "brn_delayed": "#fdb863",
+    "nin": "#8073ac",
+    "ssb": "#c9ccd1",
+    "activation": "#c9ccd1",
+}
 SPARE_COLOURS = ("#1b7837", "#b2182b", "#c51b7d", "#bf812d")
-BACKGROUND_FIRST = ("ssb", "nin", "brn")
+BACKGROUND_FIRST = ("activation", "ssb", "nin", "brn", "brn_delayed")
 
 
 def spectra(measurement: Measurement, components: Mapping[str, np.ndarray], title: str = "") -> Figure:
@@ -58,8 +72,9 @@ def spectra(measurement: Measurement, components: Mapping[str, np.ndarray], titl
         _projection(grid[0, i], grid[1, i], name, np.array(edges), projected, observed, sigma)
     grid[0, 0].legend(frameon=False, fontsize=9)
     grid[1, 0].set_ylabel("residual / sigma")
-    if title:
-        figure.suptitle(title, fontsize=11)
+    if title or measurement.remark:
+        lines = [title, *textwrap.wrap(measurement.remark, 70 * len(axes))]
+        figure.suptitle("\n".join(filter(None, lines)), fontsize=11)
     return figure
 
 
@@ -129,6 +144,7 @@ def profile_curve(result: IntervalResult) -> Figure:
     unit = f" [{UNITS.get(parameter.unit, parameter.unit)}]" if parameter.unit else ""
     ax.set(xlabel=(parameter.latex or result.poi) + unit, ylabel=r"$\Delta\chi^2$", xlim=(low, high))
     ax.set_ylim(0, max(12.0, 3 * threshold))
+    ax.set_title("\n".join(textwrap.wrap(" ".join(remarks(result.fit.likelihood).values()), 75)), fontsize=9)
     return figure
 
 

@@ -1,8 +1,8 @@
 """Plug-ins found by name: the package's own, discovered from its files, and those of installed packages.
 
 An interaction is a class with a ``name`` in a module of :mod:`cevjax.interactions`; a measurement is a module of
-:mod:`cevjax.datasets` with a function ``load(**choices)``. Other packages offer theirs through the entry-point groups
-``cevjax.interactions`` and ``cevjax.datasets``.
+:mod:`cevjax.datasets` with a function ``load(**choices)``, or a folder that :mod:`cevjax.detector` understands. Other
+packages offer theirs through the entry-point groups ``cevjax.interactions`` and ``cevjax.datasets``.
 """
 
 from __future__ import annotations
@@ -11,15 +11,21 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidValueError, UnknownNameError, check_name
+from .tables import data_dir
 
 if TYPE_CHECKING:
     from .interactions.base import Interaction
     from .measurement import Measurement
+
+
+DESCRIPTION = "measurement.toml"
+"""The file of a folder that describes a user's own detector."""
 
 
 def _modules(package: str) -> list[str]:
@@ -107,19 +113,35 @@ def check_parameter(name: str, parameters: Iterable[str]) -> str:
 
 
 def dataset_names() -> tuple[str, ...]:
-    """Names of all measurements."""
+    """Names of all measurements with data."""
     own = (name.replace("_", "-") for name in _modules("cevjax.datasets"))
     return tuple(dict.fromkeys((*own, *_offered("cevjax.datasets"))))
 
 
+def forecast_names() -> tuple[str, ...]:
+    """Names of the detectors to come that the package describes: the folders in ``data/future``."""
+    return tuple(sorted(file.parent.name for file in data_dir("future").glob(f"*/{DESCRIPTION}")))
+
+
 def dataset_loader(name: str) -> Callable[..., Measurement]:
-    """The ``load`` function of the measurement called ``name``.
+    """The function that loads the measurement called ``name``, or described by the folder ``name``.
 
     Raises:
         UnknownNameError: no such data set; the message offers the nearest name.
     """
-    check_name("data set", name, dataset_names())
     module_name = name.replace("-", "_")
-    if module_name in _modules("cevjax.datasets"):
-        return importlib.import_module(f"cevjax.datasets.{module_name}").load
-    return _load("cevjax.datasets", name)
+    if name in dataset_names():
+        if module_name in _modules("cevjax.datasets"):
+            return importlib.import_module(f"cevjax.datasets.{module_name}").load
+        return _load("cevjax.datasets", name)
+    if name in forecast_names():
+        return partial(_folder_loader(), data_dir("future") / name)
+    if any(separator in name for separator in "/\\") or (Path(name) / DESCRIPTION).is_file():
+        return partial(_folder_loader(), Path(name))
+    raise UnknownNameError("data set", name, (*dataset_names(), *forecast_names()))
+
+
+def _folder_loader() -> Callable[..., Measurement]:
+    from .detector import load_folder
+
+    return load_folder

@@ -189,7 +189,13 @@ def describe(like: Likelihood, command: str) -> dict[str, Any]:
         "statistic": {m.name: m.statistic for m in like.measurements}
         if len({m.statistic for m in like.measurements}) > 1
         else like.measurements[0].statistic,
+        "remarks": remarks(like),
     }
+
+
+def remarks(like: Likelihood) -> dict[str, str]:
+    """What everyone who sees a result must know about its data, by data set."""
+    return {m.name: m.remark for m in like.measurements if m.remark}
 
 
 UNFINISHED: set[Path] = set()

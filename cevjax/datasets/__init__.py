@@ -11,10 +11,11 @@ from ..registry import check_choices, dataset_loader
 
 
 def load(name: str, /, **choices: Any) -> Measurement:
-    """Load a measurement by name.
+    """Load a measurement by name, or a user's own from its folder.
 
     Args:
-        name: such as ``coherent-csi-2021``; ``cevjax list datasets`` shows all.
+        name: such as ``coherent-csi-2021``; ``cevjax list datasets`` shows all. Or the path of a folder with a
+            ``measurement.toml``, see :mod:`cevjax.detector`.
         choices: keywords of the data set, such as ``statistic="2211.11905"``; see its module in
             :mod:`cevjax.datasets`.
 
@@ -35,4 +36,5 @@ def load(name: str, /, **choices: Any) -> Measurement:
 
 def statistics(name: str) -> tuple[str, ...]:
     """Names of the statistics of a data set: the ``STATISTICS`` of its module."""
-    return tuple(getattr(sys.modules[dataset_loader(name).__module__], "STATISTICS", ()))
+    module = getattr(dataset_loader(name), "__module__", "")
+    return tuple(getattr(sys.modules.get(module), "STATISTICS", ()))

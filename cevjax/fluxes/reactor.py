@@ -34,16 +34,21 @@ JUNCTION, END = 2.0, 10.0
 """Where the spectra above the tables begin and end, MeV. Those of Huber and Mueller were fitted up to 8 MeV."""
 
 
+def _module(x: Array | np.ndarray):
+    """NumPy for its own arrays, so that nothing is compiled while data are loaded."""
+    return np if isinstance(x, np.ndarray) else jnp
+
+
 class Polynomial(NamedTuple):
     """exp of a polynomial in E."""
 
     coefficients: tuple[float, ...]
 
     def __call__(self, E: Array) -> Array:
-        exponent = jnp.zeros_like(E)
+        exponent = 0.0 * E
         for coefficient in self.coefficients[::-1]:
             exponent = exponent * E + coefficient
-        return jnp.exp(exponent)
+        return _module(E).exp(exponent)
 
 
 class Interpolated(NamedTuple):
@@ -55,8 +60,8 @@ class Interpolated(NamedTuple):
 
     def __call__(self, E: Array) -> Array:
         energy, density = np.array([0.0, *self.energy]), np.array([0.0, *self.density])
-        line = jnp.interp(E, energy, density, right=0.0)
-        return line if self.beyond is None else jnp.where(np.array(self.energy[-1]) <= E, self.beyond(E), line)
+        line = _module(E).interp(E, energy, density, right=0.0)
+        return line if self.beyond is None else _module(E).where(np.array(self.energy[-1]) <= E, self.beyond(E), line)
 
 
 class LogInterpolated(NamedTuple):
@@ -66,7 +71,7 @@ class LogInterpolated(NamedTuple):
     density: tuple[float, ...]
 
     def __call__(self, E: Array) -> Array:
-        return jnp.exp(jnp.interp(E, np.array(self.energy), np.log(self.density)))
+        return _module(E).exp(_module(E).interp(E, np.array(self.energy), np.log(self.density)))
 
 
 Density = Polynomial | Interpolated | LogInterpolated
@@ -200,10 +205,11 @@ class ReactorFluence(Fluence):
             reference: the flux whose total is meant, if it is another one: both then have the same fissions.
         """
         reference = flux if reference is None else reference
-        unit = cls(reference, 1.0, fractions, prefix)
-        per_heat = np.asarray(unit({p.name: p.nominal for p in unit.parameters}))
-        totals = [c.total for c in reference.components if isinstance(c, Continuum)]
-        return cls(flux, per_cm2_s * days * 86400 / float(per_heat @ totals), fractions, prefix)
+        nominal = dict(zip(ISOTOPES, cls(reference, 1.0, fractions, prefix).fractions, strict=True))
+        totals = {c.name: c.total for c in reference.components if isinstance(c, Continuum)}
+        per_fission = sum(nominal.get(name, 1.0) * total for name, total in totals.items())
+        heat_of_fission = sum(nominal[isotope] * e for isotope, e in ENERGY_PER_FISSION.items())
+        return cls(flux, per_cm2_s * days * 86400 * heat_of_fission / per_fission, fractions, prefix)
 
     @property
     def parameters(self):
