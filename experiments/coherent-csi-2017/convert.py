@@ -53,7 +53,7 @@ def fall(anticoincident: np.ndarray) -> float:
     """Rate (1/us) of the exponential that describes the times of the anti-coincident events best."""
     t = np.arange(12) / 2 + 0.25
     mean = anticoincident.sum(axis=0) @ t / anticoincident.sum()
-    return brentq(lambda r: (t @ np.exp(-r * t)) / np.exp(-r * t).sum() - mean, -1, 1)
+    return float(brentq(lambda r: (t @ np.exp(-r * t)) / np.exp(-r * t).sum() - mean, -1, 1))  # pyright: ignore
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ Prints the tables of the README; with FOLDER, draws its figures there.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import equinox as eqx
@@ -22,6 +21,7 @@ from cevjax.form_factors import form_factor
 from cevjax.nuclear_model import NuclearModel
 from cevjax.nuclei import target
 from cevjax.rates import flux_averaged_cross_section
+from cevjax.report import markdown
 
 NAME = "coherent-csi-2021"
 ONE_SIGMA = 0.6827
@@ -144,11 +144,6 @@ def steady(like: cevjax.Likelihood, events: float) -> cevjax.Likelihood:
     """The same likelihood with another prior for the steady-state background."""
     m = like.measurements[0]
     return cevjax.Likelihood([eqx.tree_at(lambda m: m.components[3].total, m, float(events))], like.interaction)
-
-
-def markdown(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [header, tuple("---" for _ in header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def figures(folder: Path) -> None:
