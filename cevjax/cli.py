@@ -220,6 +220,7 @@ def _listing() -> dict[str, list[dict[str, Any]]]:
                 "events": float(np.sum(m.observed)),
                 "bins": " x ".join(f"{n} {axis}" for n, (axis, _) in zip(m.shape, m.axes, strict=True)),
                 "citation": m.citation,
+                "remark": m.remark,
             }
             for name, m in loaded.items()
         ],
@@ -439,6 +440,7 @@ def data_info(name: Annotated[str, typer.Argument(metavar="NAME", help="Data set
     state = _data_row(name)
     facts = {
         "title": manifest.title,
+        "citation": manifest.citation,
         "source": manifest.source,
         "doi": manifest.doi,
         "licence": manifest.licence,

@@ -44,6 +44,7 @@ class Manifest:
     Attributes:
         name: of the data set and of its folder.
         title: what was measured, and by whom.
+        citation: what to cite who uses it.
         source: publication or release that the embedded tables derive from.
         doi: of the publication.
         licence: of the release.
@@ -57,6 +58,7 @@ class Manifest:
 
     name: str
     title: str
+    citation: str
     source: str
     doi: str
     licence: str
@@ -68,7 +70,7 @@ class Manifest:
     derived_sha256: Mapping[str, str]
 
 
-TEXTS = ("name", "title", "source", "doi", "licence", "derived_with", "units", "adds")
+TEXTS = ("name", "title", "citation", "source", "doi", "licence", "derived_with", "units", "adds")
 
 
 def manifest_names() -> tuple[str, ...]:

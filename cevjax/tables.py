@@ -93,8 +93,9 @@ def write_manifest(
     for key, value in facts.items():
         text = quoted(value) if isinstance(value, str) else f"[{', '.join(map(quoted, value))}]"
         lines.append(f"{key} = {text}")
-    for kind, files_ in hashes.items():
-        lines += ["", f"[sha256.{kind}]", *(f"{quoted(path.name)} = {quoted(sha256(path))}" for path in files_)]
+    for kind, table in (("release", release), ("derived", derived)):
+        if table:
+            lines += ["", f"[sha256.{kind}]", *(f"{quoted(file)} = {quoted(value)}" for file, value in table.items())]
     (folder / "manifest.toml").write_text("\n".join(lines) + "\n")
 
 

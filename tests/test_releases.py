@@ -121,6 +121,7 @@ def manifest_text(bases, files=FILES, **changes):
     facts = {
         "name": NAME,
         "title": "A toy",
+        "citation": "A. Toymaker",
         "source": "nowhere",
         "doi": "10.1234/toy",
         "licence": "CC0",

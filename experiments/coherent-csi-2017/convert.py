@@ -16,12 +16,13 @@ from scipy.optimize import brentq
 
 from cevjax.constants import AVOGADRO
 from cevjax.datasets import coherent_csi_2017 as csi
-from cevjax.tables import read_toml, thin, write_manifest, write_table
+from cevjax.tables import hashes, read_toml, thin, write_manifest, write_table
 
 OUT = Path(__file__).parents[2] / "data" / csi.NAME
 FACTS = {
     "name": csi.NAME,
     "title": "COHERENT CsI[Na], first observation",
+    "citation": csi.CITATION,
     "source": "data release arXiv:1804.09459",
     "doi": "10.5281/zenodo.1228631",
     "licence": "CC-BY-4.0",
@@ -32,6 +33,19 @@ FACTS = {
         "https://zenodo.org/records/1228631/files/{file}?download=1",
         "https://zenodo.org/api/records/1228631/files/{file}/content",
     ],
+}
+
+
+RELEASE = {  # as published: a copy may lack the comments
+    "data_coincidence_beamOn.txt": "e6cfa6d22345721a0af8abb9db938c0e5d9785c698c98d9305964aeebf31aa50",
+    "data_coincidence_beamOff.txt": "05f493ab3b085a1fdacce9d4969dd2764a64efd940a14c61de7bd7d471dd1b6b",
+    "data_anticoincidence_beamOn.txt": "3008578093927748e872ef4e01343b9833bd90ee0548260a88114723681f5b3d",
+    "data_anticoincidence_beamOff.txt": "5ce17b22eb1c050705c28808e124ef571625a9c6668517c957db5367cb58cead",
+    "arrivalTimePDF_promptNeutrinos.txt": "017c47dcbdedd4ba65f6cb604f350d219dd1a212e15c669c8bd8b2015f8c8ee9",
+    "arrivalTimePDF_delayedNeutrinos.txt": "50f6c7830a718674f5983116e3b7b2d5100e1a1f041ba107dd3b25e3f07d8fe0",
+    "arrivalTimePDF_promptNeutrons.txt": "0119ea56f000eda98b7637282040b2641784e856fc3125e722e9eff9fb289652",
+    "promptPDF.txt": "6e74171096abb2e9a3fac3c1b1c85f3973501627b88b2a83de7e7e5121601efa",
+    "coherent_parameters.yaml": "daa4f3feaeb5499cb1d876f8ea39f3cfd571f998a6ab92e9cdf552afc78b67e8",
 }
 
 
@@ -79,10 +93,7 @@ def main() -> None:
     header = "recoil energy/keV, quenching factor: modified Birks model of arXiv:1907.04828"
     write_table(OUT / "quenching.csv", header, np.round(thin(curve, 1e-5), 6))
 
-    files = ["data_coincidence_beamOn", "data_anticoincidence_beamOn", "promptPDF"]
-    files += [f"arrivalTimePDF_{name}" for name in csi.TIMES]
-    derived = sorted(OUT.glob("*.csv"))
-    write_manifest(OUT, FACTS, {"release": [release / f"{name}.txt" for name in files], "derived": derived})
+    write_manifest(OUT, FACTS, hashes(sorted(OUT.glob("*.csv"))), RELEASE)
     print(f"wrote {OUT}: steady state falls with {rate:.4f}/us")
 
 

@@ -9,7 +9,6 @@ embedded facts (measurement.toml) say it is.
 from __future__ import annotations
 
 import argparse
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from scipy.stats import exponnorm
 
 from cevjax.constants import TAU_PION
 from cevjax.datasets import coherent_csi_2021 as csi
-from cevjax.tables import read_table, read_toml
+from cevjax.tables import hashes, read_table, read_toml, write_manifest, write_table
 
 OUT = Path(__file__).parents[2] / "data" / csi.NAME
 SOURCES = (
@@ -31,6 +30,18 @@ SOURCES = (
     "scintRespCoefficients.txt",
     "effCoefficients.txt",
 )
+FACTS = {
+    "name": csi.NAME,
+    "title": "COHERENT CsI[Na], full data set",
+    "citation": csi.CITATION,
+    "source": "ancillary files of arXiv:2110.07730",
+    "doi": "10.1103/PhysRevLett.129.081801",
+    "licence": "arXiv non-exclusive licence; facts derived with attribution",
+    "derived_with": "experiments/coherent-csi-2021/convert.py",
+    "units": "photo-electrons (PE), microseconds, events",
+    "adds": "single events up to 250 PE and finely binned background templates, for any bins",
+    "release": ["https://arxiv.org/src/2110.07730v2/anc/{file}"],
+}
 PUBLISHED = {"brn": 18.4, "nin": 5.6}  # events with PE < 60 and t < 6 us
 
 
@@ -71,15 +82,6 @@ def check_pulse(path: Path) -> None:
     print(f"pulse: mean {fit.x[0]:.4f} us, sigma {fit.x[1]:.4f} us, residuals up to {100 * worst:.1f} % of the peak")
 
 
-def write(path: Path, header: str, rows: np.ndarray) -> None:
-    lines = [f"# {header}", *(",".join(repr(float(x)) for x in row) for row in rows)]
-    path.write_text("\n".join(lines) + "\n")
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("release", type=Path)
@@ -93,39 +95,19 @@ def main() -> None:
 
     pe = np.array(tables.pe_edges)
     edges = ", ".join(f"{t:g}" for t in tables.time_edges)
-    write(
+    write_table(
         OUT / "counts.csv",
         f"coincident events: a row each PE bin, a column each time bin of edges {edges} us",
         tables.counts,
     )
     columns = [pe[:-1], pe[1:], tables.anticoincident, tables.brn_energy, tables.nin_energy]
     header = "PE_low, PE_high, anti-coincident events with t < 6 us, fractions of the BRN and of the NIN with PE < 60"
-    write(OUT / "energy.csv", header, np.column_stack(columns))
+    write_table(OUT / "energy.csv", header, np.column_stack(columns))
     header = "t_us, fractions of the BRN and of the NIN before t"
-    write(OUT / "time.csv", header, np.column_stack([csi.TEMPLATE_KNOTS, tables.brn_time, tables.nin_time]))
+    write_table(OUT / "time.csv", header, np.column_stack([csi.TEMPLATE_KNOTS, tables.brn_time, tables.nin_time]))
 
-    derived = ("counts.csv", "energy.csv", "time.csv")
-    manifest = [
-        f'name = "{csi.NAME}"',
-        'title = "COHERENT CsI[Na], full data set"',
-        'source = "ancillary files of arXiv:2110.07730"',
-        'doi = "10.1103/PhysRevLett.129.081801"',
-        'licence = "arXiv non-exclusive licence; facts derived with attribution"',
-        'derived_with = "experiments/coherent-csi-2021/convert.py"',
-        'units = "photo-electrons (PE), microseconds, events"',
-        'adds = "single events up to 250 PE and finely binned background templates, for any bins"',
-        'release = ["https://arxiv.org/src/2110.07730v2/anc"]',
-        "",
-        "[totals]  # of the release's templates with PE < 60 and t < 6 us, before the time efficiency",
-        *(f"{name} = {round(float(total), 4)}" for name, total in totals.items()),
-        "",
-        "[sha256.release]",
-        *(f'"{name}" = "{sha256(release / name)}"' for name in SOURCES),
-        "",
-        "[sha256.derived]",
-        *(f'"{name}" = "{sha256(OUT / name)}"' for name in derived),
-    ]
-    (OUT / "manifest.toml").write_text("\n".join(manifest) + "\n")
+    derived = [OUT / f"{name}.csv" for name in ("counts", "energy", "time")]
+    write_manifest(OUT, FACTS, hashes(derived), hashes(release / name for name in SOURCES))
     print(f"wrote {OUT}: BRN {totals['brn']:.3f}, NIN {totals['nin']:.3f} events")
 
 

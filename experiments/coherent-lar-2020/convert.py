@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from cevjax.datasets import coherent_lar_2020 as lar
-from cevjax.tables import write_manifest, write_table
+from cevjax.tables import hashes, write_manifest, write_table
 
 OUT = Path(__file__).parents[2] / "data" / lar.NAME
 FACTS = {
     "name": lar.NAME,
     "title": "COHERENT CENNS-10, liquid argon",
+    "citation": lar.CITATION,
     "source": "data release arXiv:2006.12659",
     "doi": "10.5281/zenodo.3903810",
     "licence": "CC-BY-4.0",
@@ -53,8 +54,8 @@ def main() -> None:
     header = "events less steady-state background, statistical error, a row each energy"
     write_table(OUT / "energies.csv", header, tables.subtracted)
     files = [*lar.TEMPLATES.values(), "datanobkgsub", "CENNS10AnlAEfficiency", "energydata1d"]
-    hashes = {"release": [release / f"{name}.txt" for name in files], "derived": sorted(OUT.glob("*.csv"))}
-    write_manifest(OUT, FACTS, hashes)
+    of_release = hashes(release / f"{name}.txt" for name in files)
+    write_manifest(OUT, FACTS, hashes(sorted(OUT.glob("*.csv"))), of_release)
     print(f"wrote {OUT}")
 
 

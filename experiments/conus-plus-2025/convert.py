@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from cevjax.datasets import conus_plus_2025 as conus
-from cevjax.tables import write_manifest, write_table
+from cevjax.tables import hashes, write_manifest, write_table
 
 OUT = Path(__file__).parents[2] / "data" / conus.NAME
 FACTS = {
     "name": conus.NAME,
     "title": "CONUS+ at Leibstadt, germanium",
+    "citation": conus.CITATION,
     "source": "figure of arXiv:2501.05206, digitised by a third party",
     "doi": "10.1038/s41586-025-09322-2",
     "licence": "facts derived with attribution",
@@ -38,7 +39,7 @@ def main() -> None:
     print(f"excess {total:.1f} +- {error:.1f} per kg in 119 days; {total * 327 / 119:.0f} counts in 327 kg days")
     table[:, :2] /= 1e3
     write_table(OUT / "excess.csv", "E_low/keVee, E_high/keVee, excess per kg in 119 days, its error", table)
-    write_manifest(OUT, FACTS, {"derived": [OUT / "excess.csv"]})
+    write_manifest(OUT, FACTS, hashes([OUT / "excess.csv"]))
 
 
 if __name__ == "__main__":

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from cevjax.datasets import dresden_ii_2022 as dresden
-from cevjax.tables import thin, write_manifest, write_table
+from cevjax.tables import hashes, thin, write_manifest, write_table
 
 OUT = Path(__file__).parents[2] / "data" / dresden.NAME
 FILES = ("data_release.txt", "QF_Fef_YBe.txt")
 FACTS = {
     "name": dresden.NAME,
     "title": "Dresden-II reactor, germanium",
+    "citation": dresden.CITATION,
     "source": "ancillary files of arXiv:2202.09672",
     "doi": "10.1103/PhysRevLett.129.211802",
     "licence": "arXiv non-exclusive licence; facts derived with attribution",
@@ -42,7 +43,7 @@ def main() -> None:
     kept = np.column_stack([recoils, *(np.interp(recoils, curves[:, 0], curves[:, k]) for k in (1, 2))])
     write_table(OUT / "quenching.csv", "recoil energy/keV, quenching factors fef, ybe", kept)
     derived = [OUT / "spectrum.csv", OUT / "quenching.csv"]
-    write_manifest(OUT, FACTS, {"release": [release / name for name in FILES], "derived": derived})
+    write_manifest(OUT, FACTS, hashes(derived), hashes(release / name for name in FILES))
     print(f"wrote {OUT}: {len(spectrum)} bins, {len(kept)} nodes")
 
 

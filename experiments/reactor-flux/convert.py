@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cevjax.tables import thin, write_manifest, write_table
+from cevjax.tables import hashes, thin, write_manifest, write_table
 
 OUT = Path(__file__).parents[2] / "data" / "reactor-flux"
 ISOTOPES = ("U235", "U238", "Pu239", "Pu241")
@@ -65,6 +65,7 @@ def main() -> None:
     facts = {
         "name": "reactor-flux",
         "title": "Reactor antineutrino spectra: tables",
+        "citation": "",
         "source": "Vogel & Engel, Phys. Rev. D 39 (1989) 3378, table I; Kopeikin, Phys. Atom. Nucl. 75 (2012) 143, "
         "table 3 (as typed by a third party); Estienne, Fallot et al., Phys. Rev. Lett. 123 (2019) 022502, summation "
         "spectra (as stored by a third party); spectrum after neutron capture on U238, digitised by a third party",
@@ -75,7 +76,7 @@ def main() -> None:
         "adds": "nothing: all that is used is embedded",
         "release": [],
     }
-    write_manifest(OUT, facts, {"derived": sorted(OUT.glob("*.csv"))})
+    write_manifest(OUT, facts, hashes(sorted(OUT.glob("*.csv"))))
 
 
 if __name__ == "__main__":
