@@ -73,20 +73,23 @@ def write_table(path: Path, header: str, rows: ArrayLike, delimiter: str = ",") 
     path.write_text("\n".join(lines) + "\n")
 
 
-def sha256(path: Path) -> str:
-    """Hash of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def hashes(paths: Iterable[Path]) -> dict[str, str]:
+    """{name: sha256} of files."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def write_manifest(
-    folder: Path, facts: Mapping[str, str | Sequence[str]], hashes: Mapping[str, Sequence[Path]]
+    folder: Path,
+    facts: Mapping[str, str | Sequence[str]],
+    derived: Mapping[str, str],
+    release: Mapping[str, str] | None = None,
 ) -> None:
     """``manifest.toml`` of an embedded data set.
 
     Args:
         folder: of the data set.
         facts: name, title, source, doi, licence, ...
-        hashes: {kind: files}, written as a table [sha256.kind] of file names and hashes.
+        derived, release: {file: hash} of the embedded tables, and of the files of the release.
     """
     quoted = lambda value: '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'  # noqa: E731
     lines = []
