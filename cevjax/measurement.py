@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from .errors import InvalidValueError
 from .interactions.base import Interaction, Params
-from .parameters import Parameter, pull
+from .parameters import Parameter, pull, size_pull
 from .response import BinnedTime
 
 
@@ -85,8 +85,7 @@ class Norm(eqx.Module):
 
 def normalisation(nuisances: list[Parameter], *pulls: tuple[str, float], morphs: tuple[Morph, ...] = ()) -> Norm:
     """A normalisation whose pulls, and those of its morphs, join ``nuisances`` with unit constraints."""
-    for name, sigma in pulls:
-        nuisances.append(pull(name, f"normalisation, {100 * sigma:.3g} %", bounds=(-1 / sigma, float("inf"))))
+    nuisances += [size_pull(name, sigma) for name, sigma in pulls]
     for morph in morphs:
         nuisances.append(pull(morph.pull, "systematic templates"))
     return Norm(pulls, morphs)

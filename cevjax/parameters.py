@@ -107,6 +107,14 @@ def pull(name: str, description: str, bounds: tuple[float, float] = (-5.0, 5.0),
     return Parameter(name, 0.0, unit, bounds, constraint=Gaussian(0.0, 1.0), nuisance=True, description=description)
 
 
+def size_pull(name: str, sigma: float) -> Parameter:
+    """A nuisance on the size of something, of relative standard deviation ``sigma``, which stays above zero.
+
+    The same name and sigma in two measurements make it a common one.
+    """
+    return pull(name, f"normalisation, {100 * sigma:.3g} %", bounds=(-1 / sigma, math.inf))
+
+
 def merge(owners: Iterable[tuple[str, Iterable[Parameter]]]) -> dict[str, Parameter]:
     """Collect the parameters of several owners by name.
 

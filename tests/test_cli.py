@@ -101,12 +101,16 @@ def folder(tmp_path, monkeypatch):
 
 def test_list_has_every_topic():
     data = output("list")
-    assert list(data) == ["datasets", "interactions", "parameters", "statistics"]
+    assert list(data) == ["datasets", "forecasts", "interactions", "parameters", "statistics"]
     assert [row["name"] for row in data["datasets"]] == list(registry.dataset_names())
     assert [row["name"] for row in data["interactions"]] == list(registry.interaction_names())
     csi = next(row for row in data["datasets"] if row["name"] == DATA)
     assert csi["events"] == 1578 and "2110.07730" in csi["citation"]
     assert {"dataset": DATA, "name": STATISTIC} in data["statistics"]
+    assert {row["name"] for row in data["forecasts"]} == set(registry.forecast_names()) >= {"ess-csi", "coh-ar-750"}
+    assert all(row["title"] for row in data["forecasts"])
+    conus = next(row for row in data["datasets"] if row["name"] == "conus-plus-2025")
+    assert "third party" in conus["remark"]
 
 
 def test_listed_parameters_are_those_of_a_likelihood():
@@ -118,7 +122,7 @@ def test_listed_parameters_are_those_of_a_likelihood():
         assert bool(rows[name]["constraint"]) == (parameter.constraint is not None)
 
 
-@pytest.mark.parametrize("topic", ["datasets", "interactions", "parameters", "statistics"])
+@pytest.mark.parametrize("topic", ["datasets", "forecasts", "interactions", "parameters", "statistics"])
 def test_list_of_one_topic(topic):
     assert list(output("list", topic)) == [topic]
 
@@ -726,3 +730,77 @@ def test_version():
     result = CliRunner().invoke(app, ["--version"])
     assert result.exit_code == 0
     assert result.stdout.strip() == version("cevjax")
+
+
+# --- other data ------------------------------------------------------------------------------------------------------
+
+
+def test_what_must_be_known_of_the_data_is_said_by_every_command():
+    for words in (("predict",), ("fit",), ("interval", "--poi", "sin2_theta_w", "--cl", 0.6827)):
+        command, *options = words
+        assert "third party" in succeed(command, "conus-plus-2025", *options).stdout
+        assert "third party" in output(command, "conus-plus-2025", *options)["remarks"]["conus-plus-2025"]
+    assert output("predict", *CHEAP)["remarks"] == {}
+    assert "third party" in succeed("data", "info", "conus-plus-2025").stdout
+
+
+def test_several_data_sets_in_one_fit():
+    data = output("fit", "conus-plus-2025", "dresden-ii-2022:quenching=ybe", "--free", "sin2_theta_w")
+    assert data["datasets"] == ["conus-plus-2025", "dresden-ii-2022"] and data["converged"]
+    assert data["n_bins"] == 149 and set(data["expected"]) == set(data["datasets"])
+
+
+OWN = """
+[target]
+material = "Ge"
+mass_kg = 3.0
+[flux]
+source = "reactor"
+power_gw = 3.0
+baseline_m = 20.0
+fission_fractions = {U235 = 1.0}
+relative_error = 0.05
+[exposure]
+days = 100
+[quenching]
+model = "lindhard"
+k = 0.16
+[resolution]
+kind = "gaussian"
+noise_kev = 0.05
+[bins]
+low = 0.2
+high = 0.6
+number = 8
+[[backgrounds]]
+name = "flat"
+shape = "flat"
+rate_per_kev_kg_day = 10.0
+"""
+
+
+def refuse(*words):
+    result = invoke(*words)
+    assert result.exit_code == 2 and result.stdout == ""
+    return " ".join(result.stderr.split())
+
+
+def test_a_folder_in_place_of_a_name(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "measurement.toml").write_text(OWN)
+    data = output("fit", folder, "--free", "sin2_theta_w")
+    assert data["datasets"] == ["mine"] and data["chi2_min"] == pytest.approx(0, abs=1e-6)
+    assert data["parameters"]["sin2_theta_w"]["value"] == pytest.approx(0.23857, abs=1e-5)
+    assert "forecast" in data["remarks"]["mine"]
+    both = output("predict", f"{folder}:form_factor=helm", "conus-plus-2025")["datasets"]
+    assert both["mine"]["axes"]["E_keVee"][0] == 0.2 and len(both) == 2
+
+
+def test_a_folder_that_is_none_or_wrong(tmp_path):
+    assert "measurement.toml" in refuse("fit", tmp_path)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "measurement.toml").write_text(OWN.replace("mass_kg = 3.0", "mas_kg = -3.0"))
+    message = refuse("fit", folder)
+    assert "measurement.toml" in message and "mas_kg" in message and "Did you mean 'mass_kg'" in message

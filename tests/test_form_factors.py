@@ -16,6 +16,7 @@ from cevjax.errors import UnknownNameError
 from cevjax.form_factors import (
     FORM_FACTORS,
     Helm,
+    HelmOfMassNumber,
     KleinNystrand,
     Point,
     SymmetrizedFermi,
@@ -198,7 +199,7 @@ def test_point_nucleus_has_no_structure():
 def test_models_by_name_call_their_curves():
     for name, curve in CURVES.items():
         np.testing.assert_array_equal(form_factor(name)(Q, 4.8), curve(Q, 4.8))
-    assert set(FORM_FACTORS) == {*CURVES, "point"}
+    assert set(FORM_FACTORS) == {*CURVES, "point", "helm-1711.09773"}
     with pytest.raises(UnknownNameError, match="Did you mean 'helm'"):
         form_factor("helms")
 
@@ -228,3 +229,25 @@ def test_jit_equals_eager_equals_vmap(name):
     eager = CURVES[name](Q, 4.8)
     np.testing.assert_allclose(jax.jit(CURVES[name])(Q, 4.8), eager, rtol=5e-13)
     np.testing.assert_allclose(derivatives(name)[0](Q, 4.8), eager, rtol=5e-13)
+
+
+def test_helm_of_the_mass_number():
+    """arXiv:1711.09773: R_0^2 = (1.2 A^(1/3))^2 - 5 s^2 with s = 0.5 fm, for protons and neutrons alike."""
+    model = form_factor("helm-1711.09773")
+    assert isinstance(model, HelmOfMassNumber)
+    for name in ("Ar40", "Ge74", "Cs133"):
+        nuclide = nucleus(name)
+        proton, neutron = model.default_radii(nuclide)
+        assert proton == neutron
+        # the rms radius of a sphere of R_0 with a surface s: 3/5 R_0^2 + 3 s^2
+        box = (1.44 * nuclide.A ** (2 / 3) - 1.25) ** 0.5
+        assert proton == pytest.approx((0.6 * box**2 + 0.75) ** 0.5, rel=1e-13)
+        assert helm_density(proton, 0.5)[1][0] == pytest.approx(box, rel=1e-13)
+        with mp.workdps(50):
+            truth = []
+            for q in Q:
+                k = mp.mpf(q) / mp.mpf(HBARC)
+                truth.append(float(mp_bessel(k * mp.mpf(box)) * mp.exp(-(k**2) / 8)))
+        np.testing.assert_allclose(model(Q, proton), truth, rtol=1e-12)
+    assert float(model(0.0, 4.0)) == 1.0
+    assert float(model.scale_radius(4.0, 1.05)) == pytest.approx(4.2, rel=1e-14)

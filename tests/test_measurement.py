@@ -3,13 +3,17 @@
 import dataclasses
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 import cevjax
 from cevjax.errors import InvalidValueError
-from cevjax.measurement import Background, Component, Measurement, Norm
+from cevjax.measurement import Background, Component, Measurement, Morph, Norm, Spread, Template, normalisation
 from cevjax.parameters import pull
 
 EDGES = (0.0, 1.0, 2.0, 4.0)
@@ -130,3 +134,175 @@ def test_other_data_need_no_compilation(csi_likelihood):
     assert toy._compiled is like._compiled
     fresh = cevjax.Likelihood([like.measurements[0].with_observed(np.ones((9, 11)))], like.interaction)
     assert float(toy.nll(toy.nominal())) == pytest.approx(float(fresh.nll(fresh.nominal())), rel=1e-13)
+
+
+# templates and what moves them
+
+
+def morph_of(u, d, a):
+    """Interpolation code 4p of pyhf: relative change of a template of content 1."""
+    pyhf = pytest.importorskip("pyhf")
+    pyhf.set_backend("numpy")
+    from pyhf.interpolators import code4p
+
+    histograms = np.stack([1 - np.asarray(d), np.ones(len(u)), 1 + np.asarray(u)])[None, None]
+    return code4p(histograms)(np.array([np.atleast_1d(a)]))[0, 0]
+
+
+@given(
+    u=hnp.arrays(float, 4, elements=st.floats(-0.9, 3)),
+    d=hnp.arrays(float, 4, elements=st.floats(-3, 0.9)),
+    a=st.floats(-4, 4),
+)
+@settings(max_examples=100, deadline=None)
+def test_morphs_are_those_of_pyhf(u, d, a):
+    found = MORPH(jnp.asarray(u), jnp.asarray(d), a)
+    np.testing.assert_allclose(found, morph_of(u, d, a)[0], rtol=1e-10, atol=1e-12)
+
+
+MORPH = jax.jit(lambda u, d, a: Morph("a", u, d)({"a": a}))
+NOMINAL, UP, DOWN = np.array([10.0, 0.0, 4.0, 8.0]), np.array([12.0, 3.0, 3.0, 8.0]), np.array([9.0, 0.0, 4.5, 2.0])
+
+
+@given(hnp.arrays(float, (3, 5), elements=st.floats(0.1, 10)))
+@settings(max_examples=50, deadline=None)
+def test_a_morph_goes_through_its_templates(templates):
+    nominal, up, down = templates
+    morph = Morph.between("a", nominal, up, down)
+    for a, template in ((-1.0, down), (0.0, nominal), (1.0, up)):
+        found = nominal * (1 + np.asarray(MORPH(morph.up, morph.down, a)))
+        np.testing.assert_allclose(found, template, rtol=1e-12, atol=1e-12)
+
+
+def test_a_morph_is_smooth():
+    """Value, slope and curvature are continuous at -1 and 1, where it becomes a straight line."""
+    u, d = jnp.array([0.5, -0.2, 0.1]), jnp.array([0.1, 0.4, 0.1])
+    orders = [lambda a: MORPH(u, d, a)]
+    for _ in range(2):
+        orders.append(jax.jacfwd(orders[-1]))
+    for joint in (-1.0, 1.0):
+        for function in orders:
+            below, above = function(joint - 1e-9), function(joint + 1e-9)
+            np.testing.assert_allclose(below, above, rtol=0, atol=1e-7)
+        np.testing.assert_allclose(orders[1](joint), u if joint > 0 else d, rtol=1e-12)
+    np.testing.assert_allclose(orders[1](0.0), (u + d) / 2, rtol=1e-12)
+    # where up and down mirror each other it is straight all the way
+    np.testing.assert_allclose(orders[0](0.37)[2], 0.037, rtol=1e-12)
+
+
+def test_a_morph_of_one_template_is_linear():
+    morph = Morph.between("a", NOMINAL, UP)
+    for a in (-2.0, -0.3, 0.5, 3.0):
+        np.testing.assert_allclose(morph({"a": a}), a * np.array([0.2, 0.0, -0.25, 0.0]), rtol=1e-12, atol=1e-15)
+
+
+def test_nothing_changes_where_the_nominal_template_is_empty():
+    morph = Morph.between("a", NOMINAL, UP, DOWN)
+    for a in (-2.0, 0.4, 1.0):
+        found = np.asarray(morph({"a": a}))
+        assert found[1] == 0 and np.all(np.isfinite(found))
+    assert np.all(np.isfinite(jax.jacfwd(lambda a: morph({"a": a}))(0.3)))
+
+
+def test_derivative_of_a_morph():
+    morph, h = Morph.between("a", NOMINAL, UP, DOWN), 1e-5
+    for a in (-1.7, -0.6, 0.2, 0.95, 1.4):
+        found = jax.jacfwd(lambda x: morph({"a": x}))(a)
+        numeric = (np.asarray(morph({"a": a + h})) - np.asarray(morph({"a": a - h}))) / (2 * h)
+        np.testing.assert_allclose(found, numeric, rtol=1e-7, atol=1e-9)
+
+
+def test_a_norm_adds_pulls_and_morphs():
+    norm = Norm(
+        (("flux", 0.1), ("mass", 0.02)), (Morph.between("a", NOMINAL, UP, DOWN), Morph.between("b", NOMINAL, UP))
+    )
+    params = {"flux": 2.0, "mass": -1.0, "a": -1.0, "b": 0.5}
+    truth = 1 + 0.2 - 0.02 + np.array([-0.1, 0.0, 0.125, -0.75]) + 0.5 * np.array([0.2, 0.0, -0.25, 0.0])
+    np.testing.assert_allclose(norm(params), truth, rtol=1e-12)
+    assert float(Norm()({})) == 1.0
+
+
+def test_nuisances_of_a_normalisation():
+    nuisances = [pull("before", "another")]
+    norm = normalisation(nuisances, ("flux", 0.1), ("mass", 0.5), morphs=(Morph.between("shape", NOMINAL, UP, DOWN),))
+    assert [p.name for p in nuisances] == ["before", "flux", "mass", "shape"]
+    assert [p.bounds for p in nuisances[1:]] == [(-10.0, np.inf), (-2.0, np.inf), (-5.0, 5.0)]
+    assert all(p.nuisance and p.constraint == (0.0, 1.0) and p.nominal == 0 for p in nuisances)
+    assert "10 %" in nuisances[1].description
+    # at its lower bound nothing is left, however the other one is
+    point = {"flux": -10.0, "mass": 0.0, "shape": 0.0}
+    np.testing.assert_allclose(norm(point), 0, atol=1e-12)
+    assert norm.pulls == (("flux", 0.1), ("mass", 0.5)) and len(norm.morphs) == 1
+
+
+def test_a_template_counts_what_it_says():
+    norm = Norm((("flat", 0.1),), (Morph.between("shape", NOMINAL, UP, DOWN),))
+    template = Template("brn", jnp.asarray(NOMINAL), norm)
+    np.testing.assert_allclose(template({"flat": 0.0, "shape": 1.0}, None), [12.0, 0.0, 3.0, 8.0], rtol=1e-12)
+    np.testing.assert_allclose(template({"flat": -1.0, "shape": -1.0}, None), [8.0, 0.0, 4.1, 1.2], rtol=1e-12)
+    np.testing.assert_array_equal(Template("plain", jnp.asarray(NOMINAL))({}, None), NOMINAL)
+    assert template.parameters == () and template.relevant(cevjax.StandardModel())
+    assert template.prepare(cevjax.StandardModel()) is template
+
+
+def test_a_fit_with_a_shape_has_its_templates():
+    """Data are the template at +1: the fit finds it, but for the pull of the auxiliary measurement."""
+    nuisances = []
+    nominal, up, down = np.array([4e6, 2e6, 1e6]), np.array([4.4e6, 2e6, 0.8e6]), np.array([3.8e6, 2e6, 1.1e6])
+    norm = normalisation(nuisances, morphs=(Morph.between("shape", nominal, up, down),))
+    m = one_axis(components=(Template("brn", jnp.asarray(nominal), norm),), nuisances=tuple(nuisances), observed=up)
+    result = cevjax.fit(cevjax.Likelihood(m, cevjax.StandardModel()))
+    assert result.converged and result.values["shape"] == pytest.approx(1.0, abs=1e-3)
+
+
+class Inner(Component):
+    """Counts on (energy, time), a parameter, and traces of what is done with it."""
+
+    name: str = eqx.field(static=True, default="inner")
+    counts: jnp.ndarray = eqx.field(default_factory=lambda: jnp.array([[1.0, 2.0], [3.0, 4.0], [0.0, 5.0]]))
+    prepared: bool = eqx.field(static=True, default=False)
+
+    @property
+    def parameters(self):
+        return (pull("scale", "of the counts"),)
+
+    def __call__(self, params, interaction):
+        return (1 + 0.1 * jnp.asarray(params["scale"])) * self.counts
+
+    def relevant(self, interaction):
+        return isinstance(interaction, cevjax.StandardModel)
+
+    def prepare(self, interaction):
+        return Inner(prepared=True)
+
+
+@given(hnp.arrays(float, (3, 4), elements=st.floats(0.01, 1)), st.floats(-3, 3))
+@settings(max_examples=30, deadline=None)
+def test_spreading_moves_no_event_in_energy_or_time(weights, scale):
+    fractions = weights / weights.sum(axis=1, keepdims=True)
+    spread, params = Spread("f90", Inner(), jnp.asarray(fractions)), {"scale": scale}
+    counts, inner = np.asarray(spread(params, None)), np.asarray(Inner()(params, None))
+    assert counts.shape == (3, 4, 2)
+    np.testing.assert_allclose(counts.sum(axis=1), inner, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(counts, np.einsum("ef,et->eft", fractions, inner), rtol=1e-12, atol=1e-12)
+
+
+def test_a_spread_component_is_its_inner_one():
+    sm, other = cevjax.StandardModel(), cevjax.MagneticMoment()
+    shape = Morph.between("shape", np.ones((3, 4, 1)), 1.5 * np.ones((3, 4, 1)))
+    spread = Spread("f90", Inner(), jnp.full((3, 4), 0.25), Norm((), (shape,)))
+    assert spread.name == "f90" and [p.name for p in spread.parameters] == ["scale"]
+    assert spread.relevant(sm) and not spread.relevant(other)
+    prepared = spread.prepare(sm)
+    assert prepared.inner.prepared and not spread.inner.prepared and prepared.name == "f90"
+    params = {"scale": 1.0, "shape": 1.0}
+    np.testing.assert_allclose(prepared(params, sm), spread(params, sm), rtol=1e-14)
+    np.testing.assert_allclose(spread(params, sm).sum(axis=1), 1.5 * 1.1 * np.asarray(Inner().counts), rtol=1e-12)
+
+
+def test_a_shape_that_does_not_fit_is_refused():
+    template = Template("brn", jnp.ones(3), Norm((), (Morph("a", jnp.ones((2, 3))),)))
+    m = one_axis(components=(template,), nuisances=(pull("a", "shape"),))
+    like = cevjax.Likelihood(m, cevjax.StandardModel())
+    with pytest.raises(InvalidValueError, match=r"'brn' of toy must have counts of shape \(3,\), not \(2, 3\)"):
+        like.nll(like.nominal())

@@ -114,6 +114,49 @@ def cosine(function, component, lowest, frequency):
     return sum(quad(integrand, a, b, **options)[0] for a, b in zip(edges[:-1], edges[1:], strict=True))
 
 
+@pytest.mark.parametrize("width", [2e-5, 1e-4, 7e-4, np.inf])
+def test_electron_grid_with_a_largest_width(width):
+    shells = 1e-3 * np.array([0.1208, 0.1249, 0.1801, 1.2170, 1.2481, 1.4146])
+    low, high = 2.96e-6, 2.3e-3
+    grid = electron_grid(["Ge"], low, high, width=width)
+    panels = np.array(grid.panels)
+    np.testing.assert_array_equal(panels[1:, 0], panels[:-1, 1])
+    assert (panels[0, 0], panels[-1, 1]) == (low, high)
+    widths = panels[:, 1] - panels[:, 0]
+    assert widths.max() <= width * (1 + 1e-12)
+    # every shell is an edge still, and between two of them panels are as few as can be, and alike
+    inside = np.sort([*shells, 2.92e-5, 2.98e-5])
+    edges = np.append(panels[:, 0], high)
+    for a, b in zip([low, *inside], [*inside, high], strict=True):
+        pieces = widths[(panels[:, 0] >= a * (1 - 1e-12)) & (panels[:, 1] <= b * (1 + 1e-12))]
+        assert len(pieces) == max(1, int(np.ceil((b - a) / width - 1e-9)))
+        np.testing.assert_allclose(pieces, pieces[0], rtol=1e-9)
+        assert np.min(np.abs(edges - a)) < 1e-15
+    weights, nodes = np.asarray(grid.weights), np.asarray(grid.nodes)
+    np.testing.assert_allclose(weights.sum(), high - low, rtol=1e-13)
+    for shell in inside:
+        np.testing.assert_allclose(weights @ (nodes > shell), high - shell, rtol=1e-12)
+    # what the width is for: a line of the detector's resolution
+    if width <= 1e-4:
+        truth = 0.5 * (erf((high - 1e-3) / 7e-5 / 2**0.5) - erf((low - 1e-3) / 7e-5 / 2**0.5))
+        line = np.exp(-0.5 * ((nodes - 1e-3) / 7e-5) ** 2) / (2 * np.pi) ** 0.5 / 7e-5
+        np.testing.assert_allclose(weights @ line, truth, rtol=2e-3)
+
+
+@pytest.mark.parametrize("lowest", [0.0, 1e-5, 1e-3, 0.03])
+def test_recoil_grid_from_a_lowest_recoil(lowest):
+    nuclides = target("Ge").nuclei
+    grid = recoil_grid(nuclides, FLUX, 24, lowest)
+    ends = np.array(sorted(end_point(E, n.mass) for E in (LINE, END) for n in nuclides))
+    edges = np.array([(low, high) for low, high, _ in grid.panels])
+    assert edges[0, 0] == lowest
+    np.testing.assert_allclose(edges[:, 1], ends[ends > lowest], rtol=1e-9)
+    nodes, weights = np.asarray(grid.nodes), np.asarray(grid.weights)
+    assert nodes.min() > lowest
+    np.testing.assert_allclose(weights.sum(), ends[-1] - lowest, rtol=1e-9)
+    np.testing.assert_allclose(weights @ nodes**3, (ends[-1] ** 4 - lowest**4) / 4, rtol=1e-9)
+
+
 FREQUENCIES = [0.0, 0.3, 5.0, 24.0, 700.0, 7e3, 2.4e5]  # 24 is 1 eV^2 at 19 m
 RECOILS = np.array([1e-4, 3e-4, 1e-3, 3e-3, 8e-3, 0.0143, 0.0144, 0.03, 0.044])
 ACCURACY = 1e-9  # of an average over a continuum, in units of the average without oscillations

@@ -21,11 +21,15 @@ def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def files(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
 @pytest.mark.parametrize("folder", DATA, ids=lambda folder: folder.name)
 def test_data_are_those_of_the_manifest(folder):
     manifest = tomllib.loads((folder / "manifest.toml").read_text())
     assert manifest["name"] == folder.name
-    found = {path.name: digest(path) for path in folder.iterdir() if path.suffix != ".toml"}
+    found = {path.relative_to(folder).as_posix(): digest(path) for path in files(folder) if path.suffix != ".toml"}
     assert found == manifest["sha256"]["derived"]
 
 
@@ -67,8 +71,8 @@ def test_the_wheel_holds_code_and_data(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         for folder in DATA:
-            for path in folder.iterdir():
-                inside = f"cevjax/data/{folder.name}/{path.name}"
+            for path in files(folder):
+                inside = f"cevjax/data/{path.relative_to(ROOT / 'data').as_posix()}"
                 assert inside in names and archive.read(inside) == path.read_bytes()
     code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "cevjax").rglob("*.py")}
     assert code <= names

@@ -186,7 +186,7 @@ def interval_result(intervals, chi2, x=None, cl=0.9, unit="", latex=""):
     x = np.linspace(-1, 1, 81) if x is None else x
     chi2 = chi2(x) if callable(chi2) else chi2
     parameter = Parameter("eps", unit=unit, latex=latex)
-    fit = SimpleNamespace(likelihood=SimpleNamespace(parameters={"eps": parameter}))
+    fit = SimpleNamespace(likelihood=SimpleNamespace(parameters={"eps": parameter}, measurements=()))
     profile = ProfileResult({"eps": x}, 80 + chi2, {"eps": x}, np.ones(len(x), bool))
     return IntervalResult("eps", cl, 0.5, 80.0, intervals, fit, profile)
 
@@ -298,3 +298,21 @@ def test_figures_do_not_pile_up(figure):
     import matplotlib.pyplot as plt
 
     assert plt.get_fignums() == []
+
+
+def test_what_must_be_known_of_the_data_is_on_every_figure():
+    measurement = cevjax.load("conus-plus-2025")
+    like = cevjax.Likelihood([measurement], cevjax.StandardModel())
+    expected = like.expected(like.nominal())[measurement.name]
+    title = plots.spectra(measurement, expected, "a title").get_suptitle().replace("\n", " ")
+    assert title.startswith("a title") and "digitised by a third party" in title
+    curve = plots.profile_curve(cevjax.interval(like, "sin2_theta_w", cl=0.6827))
+    assert "digitised by a third party" in curve.axes[0].get_title().replace("\n", " ")
+
+
+def test_three_axes_have_three_projections():
+    measurement = cevjax.load("coherent-lar-2020")
+    counts = np.ones(measurement.shape)
+    figure = plots.spectra(measurement, {"cevns": counts})
+    assert len(figure.axes) == 6
+    assert [axes.get_xlabel() for axes in figure.axes[3:]] == ["energy [keVee]", "$F_{90}$", r"recoil time [$\mu$s]"]

@@ -15,6 +15,7 @@ from cevjax import registry
 from cevjax.datasets import load, statistics
 from cevjax.errors import InvalidValueError, UnknownNameError
 from cevjax.interactions import Interaction, interaction
+from cevjax.tables import data_dir
 
 NAME = "coherent-csi-2021"
 
@@ -55,11 +56,21 @@ def test_unknown_names():
         registry.dataset_loader("coherent-csi-2020")
     with pytest.raises(UnknownNameError, match="Did you mean 'statistic'"):
         load(NAME, statistics="default")
-    for name in ("base", "InteractionSum", "", "../base"):
+    for name in ("base", "InteractionSum", ""):
         with pytest.raises(UnknownNameError):
             registry.interaction_class(name)
         with pytest.raises(UnknownNameError):
             registry.dataset_loader(name)
+
+
+def test_a_path_is_the_folder_of_a_detector(tmp_path, monkeypatch):
+    ours = data_dir("future") / "ess-xe"
+    assert load(str(ours)).name == "ess-xe"
+    monkeypatch.chdir(ours.parent)
+    assert registry.dataset_loader("ess-xe").args == (ours,)
+    for missing in ("../base", str(tmp_path)):
+        with pytest.raises(InvalidValueError, match="must be a folder with a file measurement.toml"):
+            load(missing)
 
 
 class Point:

@@ -1,4 +1,4 @@
-"""Energy resolution and binned response against scipy's gamma distribution and adaptive quadrature."""
+"""Energy resolution and binned response against scipy's distributions and adaptive quadrature."""
 
 import functools
 
@@ -8,9 +8,21 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.special import expit
-from scipy.stats import gamma
+from scipy.stats import gamma, norm, poisson, truncnorm
 
-from cevjax.response import BinnedResponse, GammaResolution, PolynomialQuenching, SigmoidEfficiency
+from cevjax.response import (
+    UNQUENCHED,
+    BinnedResponse,
+    FlatEfficiency,
+    GammaResolution,
+    GaussianResolution,
+    LindhardQuenching,
+    PoissonResolution,
+    PolynomialQuenching,
+    SigmoidEfficiency,
+    TabulatedEfficiency,
+    TabulatedQuenching,
+)
 
 # COHERENT CsI[Na] 2021
 ALPHA, BETA = 0.0749, 9.56
@@ -167,3 +179,195 @@ def test_jit_equals_eager_equals_vmap():
     np.testing.assert_allclose(np.stack([compiled()(p, RECOILS) for p in points]), eager, rtol=1e-11, atol=1e-16)
     mapped = jax.vmap(lambda p: compiled()(p, RECOILS))(points)
     np.testing.assert_allclose(mapped, eager, rtol=1e-11, atol=1e-16)
+
+
+# Gaussian resolution
+
+NOISE, SLOPE, RELATIVE = 0.0685, 0.11 * 2.96e-3, 0.05
+KEV = np.array([0.003, 0.02, 0.07, 0.2, 0.33, 0.8, 1.6])
+GAUSSIAN_EDGES = (0.0, 0.05, 0.2, 0.21, 0.22, 0.5, 1.0, 1.5)
+
+
+def sigma(kev):
+    return np.sqrt(NOISE**2 + SLOPE * kev + (RELATIVE * kev) ** 2)
+
+
+@pytest.mark.parametrize("positive", [False, True])
+def test_density_is_a_gaussian(positive):
+    x = np.linspace(0.0, 2.0, 41)
+    found = GaussianResolution(NOISE, SLOPE, RELATIVE, positive).density(jnp.asarray(x), jnp.asarray(1e-3 * KEV))
+    truth = norm.pdf(x[:, None], KEV, sigma(KEV))
+    if positive:
+        truth = truth / norm.sf(0, KEV, sigma(KEV))
+    np.testing.assert_allclose(found, truth, rtol=1e-11, atol=1e-300)
+
+
+def gaussian(edges, efficiency=None, positive=False, quenching=None, **numerics):
+    resolution = GaussianResolution(NOISE, SLOPE, RELATIVE, positive)
+    quenching = UNQUENCHED if quenching is None else quenching
+    return BinnedResponse(quenching, resolution, efficiency or FlatEfficiency(), edges, **numerics)
+
+
+@pytest.mark.parametrize("positive", [False, True])
+@pytest.mark.parametrize(("order", "panel", "atol"), [(6, 0.05, 1e-9), (4, 0.02, 1e-9), (2, 0.1, 2e-2)])
+def test_gaussian_bins(positive, order, panel, atol):
+    found = np.asarray(gaussian(GAUSSIAN_EDGES, None, positive, order=order, panel=panel)({}, 1e-3 * KEV))
+    edges = np.array(GAUSSIAN_EDGES)[:, None]
+    truth = np.diff(norm.cdf(edges, KEV, sigma(KEV)), axis=0)
+    if positive:
+        truth = np.diff(truncnorm.cdf(edges, -KEV / sigma(KEV), np.inf, KEV, sigma(KEV)), axis=0)
+    np.testing.assert_allclose(found, truth, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("dataset", [(0.01 * np.arange(20, 151), 2, 0.1), (0.01 * np.arange(16, 36), 4, 0.01)])
+def test_gaussian_bins_of_the_data_sets(dataset):
+    """Bins of 10 eV: the orders that Dresden-II and CONUS+ use there."""
+    edges, order, panel = dataset
+    found = np.asarray(gaussian(tuple(edges), order=order, panel=panel)({}, 1e-3 * KEV))
+    truth = np.diff(norm.cdf(edges[:, None], KEV, sigma(KEV)), axis=0)
+    np.testing.assert_allclose(found, truth, rtol=2e-4, atol=1e-12)
+    np.testing.assert_allclose(found, truth, rtol=0, atol=2e-6)
+
+
+def test_energies_are_never_below_zero():
+    edges = (0.0, 0.1, 0.5, 4.0)
+    found = np.asarray(gaussian(edges, None, True, order=8, panel=0.05)({}, 1e-3 * KEV))
+    np.testing.assert_allclose(found.sum(0), 1, rtol=1e-9)
+    whole = np.asarray(gaussian((-2.0, *edges), None, False, order=8, panel=0.05)({}, 1e-3 * KEV))
+    np.testing.assert_allclose(whole.sum(0), 1, rtol=1e-9)
+    np.testing.assert_allclose(found, whole[1:] / (1 - whole[0]), rtol=1e-8, atol=1e-15)
+
+
+KINKS, HEIGHTS = (0.11, 0.137, 0.3, 0.42), (0.0, 0.9, 0.5, 1.0)
+
+
+def test_kinks_of_an_efficiency_are_integrated_exactly():
+    """A straight line times a Gaussian has an antiderivative; no panel is the wiser for where the kinks lie."""
+    efficiency = TabulatedEfficiency(KINKS, HEIGHTS)
+    edges = (0.1, 0.2, 0.25, 0.41, 0.7)
+    found = np.asarray(gaussian(edges, efficiency, order=8, panel=0.05)({}, 1e-3 * KEV))
+
+    def integral(low, high, kev):
+        s = sigma(kev)
+        pieces = [low, *(k for k in KINKS if low < k < high), high]
+        total = 0.0
+        for a, b in zip(pieces[:-1], pieces[1:], strict=True):
+            ya, yb = np.interp([a, b], KINKS, HEIGHTS)
+            slope = (yb - ya) / (b - a)
+            mass = np.diff(norm.cdf([a, b], kev, s))[0]
+            # int x N(x) dx = mu mass - s^2 [N(b) - N(a)]
+            first = kev * mass - s**2 * np.diff(norm.pdf([a, b], kev, s))[0]
+            total += (ya - slope * a) * mass + slope * first
+        return total
+
+    truth = [[integral(a, b, kev) for kev in KEV] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    np.testing.assert_allclose(found, truth, rtol=0, atol=1e-10)
+    # with few nodes too, as far as the Gaussian is smooth
+    wide = gaussian((0.0, 0.6), efficiency, order=3, panel=1.0)
+    assert len(wide._panels()[0]) == 5
+
+
+def test_breaks_do_not_change_what_is_not_there():
+    """An efficiency of 1 with kinks that are none: bins sum to 1."""
+    plain = TabulatedEfficiency((0.05, 0.2, 0.2000001, 0.9), (1.0, 1.0, 1.0, 1.0))
+    edges = (-1.0, 0.1, 0.2, 1.0, 3.0)
+    found = np.asarray(gaussian(edges, plain, order=10, panel=0.1)({}, 1e-3 * KEV))
+    np.testing.assert_allclose(found.sum(0), 1, rtol=1e-9)
+    truth = np.diff(norm.cdf(np.array(edges)[:, None], KEV, sigma(KEV)), axis=0)
+    np.testing.assert_allclose(found, truth, rtol=0, atol=1e-9)
+
+
+# whole numbers of photo-electrons
+
+YIELD = 13.348
+MEV = np.array([2e-5, 2e-4, 8e-4, 1.6e-3])
+
+
+@pytest.mark.parametrize("kev", [1e-3, 0.1, 1.0, 3.0])
+def test_density_is_a_poisson_distribution(kev):
+    x = np.arange(0, 60)
+    found = PoissonResolution(YIELD).density(jnp.asarray(x, float), jnp.array([1e-3 * kev]))
+    np.testing.assert_allclose(found[:, 0], poisson.pmf(x, YIELD * kev), rtol=1e-11, atol=1e-300)
+
+
+def step(x):
+    """Efficiency of a turn-on."""
+    return np.interp(x, [4.5, 7.3, 20.0], [0.0, 0.5, 0.9])
+
+
+@pytest.mark.parametrize("edges", [(0, 1, 3, 10, 60), (0.5, 3.5, 6.2), (5, 6, 7, 30), (2.1, 2.9, 4.0), (-2, 0, 2)])
+@pytest.mark.parametrize("selected", [False, True])
+def test_poisson_bins_hold_the_whole_numbers_from_low_up_to_high(edges, selected):
+    efficiency = TabulatedEfficiency([4.5, 7.3, 20.0], [0.0, 0.5, 0.9]) if selected else FlatEfficiency()
+    found = np.asarray(BinnedResponse(UNQUENCHED, PoissonResolution(YIELD), efficiency, edges)({}, MEV))
+    truth = np.zeros((len(edges) - 1, len(MEV)))
+    for n in range(60):
+        for i, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+            if low <= n < high:
+                truth[i] += (step(n) if selected else 1.0) * poisson.pmf(n, 1e3 * YIELD * MEV)
+    np.testing.assert_allclose(np.nan_to_num(found), truth, rtol=1e-10, atol=1e-15)
+
+
+def test_poisson_bins_sum_to_one():
+    found = np.asarray(BinnedResponse(UNQUENCHED, PoissonResolution(YIELD), FlatEfficiency(), (0, 7, 80))({}, MEV))
+    np.testing.assert_allclose(found.sum(0), 1, rtol=1e-12)
+
+
+def test_a_sigmoid_with_a_threshold_selects_whole_numbers():
+    """Its threshold at 6.3 lies between two of them: 7 is the first."""
+    efficiency, threshold = selection(0)
+    response = BinnedResponse(
+        UNQUENCHED, PoissonResolution(YIELD), SigmoidEfficiency(SETS[0], SETS[1], SETS[-1], "efficiency"), (0, 7, 8, 30)
+    )
+    assert 6 < threshold < 8
+    found = np.asarray(response({"efficiency": 0.0}, MEV))
+    pmf = [np.array([efficiency(n) * poisson.pmf(n, 1e3 * YIELD * x) for x in MEV]) for n in range(30)]
+    truth = [sum(pmf[a:b]) for a, b in ((0, 7), (7, 8), (8, 30))]
+    np.testing.assert_allclose(found, truth, rtol=1e-10, atol=1e-15)
+
+
+# pulls that move all of it
+
+RESPONSES = {
+    "gaussian": gaussian(
+        (0.1, 0.2, 0.5), TabulatedEfficiency(KINKS, HEIGHTS), True,
+        TabulatedQuenching([0.0, 1.0, 4.0], [0.4, 0.25, 0.2], 0.1, "qf"), order=8, panel=0.05,
+    ),
+    "lindhard": gaussian((0.1, 0.2, 0.5), None, False, LindhardQuenching(32, 0.162, 0.01, "qf"), order=8, panel=0.05),
+    "poisson": BinnedResponse(
+        LindhardQuenching(32, 0.162, 0.01, "qf"), PoissonResolution(YIELD), FlatEfficiency(value=0.8), (0, 3, 9)
+    ),
+}  # fmt: skip
+
+
+@functools.cache
+def moved(name):
+    return jax.jit(lambda pull: RESPONSES[name]({"qf": pull}, np.array([3e-4, 1e-3, 2.5e-3])))
+
+
+@pytest.mark.parametrize("name", RESPONSES)
+def test_derivatives_in_a_pull_of_the_quenching(name):
+    assert RESPONSES[name].nuisances == ("qf",)
+    h = 1e-4
+    found = np.asarray(jax.jacfwd(moved(name))(0.3))
+    numeric = (np.asarray(moved(name)(0.3 + h)) - np.asarray(moved(name)(0.3 - h))) / (2 * h)
+    np.testing.assert_allclose(found, numeric, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", RESPONSES)
+def test_jit_equals_eager_equals_vmap_for_the_others(name):
+    pulls = np.array([-0.5, 0.0, 1.0])
+    eager = np.stack([RESPONSES[name]({"qf": p}, np.array([3e-4, 1e-3, 2.5e-3])) for p in pulls])
+    np.testing.assert_allclose(np.stack([moved(name)(p) for p in pulls]), eager, rtol=1e-11, atol=1e-16)
+    np.testing.assert_allclose(jax.vmap(moved(name))(pulls), eager, rtol=1e-11, atol=1e-16)
+
+
+@pytest.mark.parametrize("positive", [False, True])
+def test_prepared_responses_are_the_same(positive):
+    for response, recoils in (
+        (gaussian((0.1, 0.2, 0.5), TabulatedEfficiency(KINKS, HEIGHTS), positive), 1e-3 * KEV),
+        (BinnedResponse(UNQUENCHED, PoissonResolution(YIELD), FlatEfficiency(), (0, 3, 9)), MEV),
+    ):
+        prepared = response.prepare(jnp.asarray(recoils))
+        assert prepared.densities is not None
+        np.testing.assert_allclose(prepared({}, recoils), response({}, recoils), rtol=1e-12)

@@ -352,3 +352,43 @@ def test_jit_equals_eager_equals_vmap(kind):
     eager = np.stack([time({"timing": p}) for p in pulls])
     np.testing.assert_allclose(np.stack([compiled(kind)(p) for p in pulls]), eager, rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(jax.vmap(compiled(kind))(pulls), eager, rtol=1e-12, atol=1e-15)
+
+
+# fractions of what comes within some time
+
+
+@pytest.mark.parametrize("kind", ["pulse", "template"])
+@pytest.mark.parametrize("pull", [0.0, 0.6])
+def test_fractions_of_the_events_until_a_time(kind, pull):
+    source = PULSE if kind == "pulse" else TEMPLATE
+    known = (ExponentialTimeEfficiency(RATE, START), EDGES, "timing", 0.25)
+    all_, some = (np.asarray(BinnedTime(source, *known, until=end)({"timing": pull})) for end in (None, 6.0))
+    # the last edge is that time: bins sum to 1
+    np.testing.assert_allclose(some.sum(1), 1, rtol=1e-12)
+    np.testing.assert_allclose(some, all_ / all_.sum(1, keepdims=True), rtol=1e-12)
+
+
+def test_fractions_until_a_time_that_is_no_edge():
+    edges, end = (0.25, 0.5, 1.0, 2.0), 4.5
+    time = BinnedTime(PULSE, ExponentialTimeEfficiency(RATE, START), edges, "timing", 0.25, until=end)
+    found = np.asarray(time({"timing": 0.4}))
+    for source in range(2):
+        mean = MEAN + 0.1
+
+        def between(a, b, source=source, mean=mean):
+            cuts = [a, START, b] if a < START < b else [a, b]
+            pairs = zip(cuts[:-1], cuts[1:], strict=True)
+            return sum(chain_integral(x, y, source, recorded, mean) for x, y in pairs)
+
+        truth = np.array([between(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]) / between(edges[0], end)
+        np.testing.assert_allclose(found[source], truth, rtol=1e-8)
+    assert found[1].sum() < 0.6 < found[0].sum() <= 1 + 1e-12  # the muon lives 2.2 us
+
+
+def test_derivative_of_fractions_until_a_time():
+    time = BinnedTime(PULSE, ExponentialTimeEfficiency(RATE, START), (0.0, 0.5, 1.0, 6.0), "timing", 0.25, until=6.0)
+    of_pull = jax.jit(lambda x: time({"timing": x}))
+    found, h = np.asarray(jax.jacfwd(of_pull)(0.2)), 1e-5
+    numeric = (np.asarray(of_pull(0.2 + h)) - np.asarray(of_pull(0.2 - h))) / (2 * h)
+    np.testing.assert_allclose(found, numeric, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(found.sum(1), 0, atol=1e-12)
