@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import cevjax
+from cevjax import registry
+from cevjax.datasets import statistics
+
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
@@ -74,3 +78,20 @@ def test_every_interaction_is_in_the_table():
     for name in interaction_names():
         (row,) = re.findall(rf"^\| `{name}` \|.*$", README, re.MULTILINE)
         assert all(source in row for source in re.findall(r"\d{4}\.\d{5}", interaction_class(name).source)), name
+
+
+def test_the_detector_of_the_readme(tmp_path):
+    (tmp_path / "measurement.toml").write_text(block("toml", "[quenching]"))
+    detector = cevjax.load(str(tmp_path))
+    assert detector.shape == (17,) and [c.name for c in detector.components] == ["cevns", "flat"]
+    flat = 10.0 * 3.0 * 365 * (1.0 - 0.15)
+    assert float(detector.components[1].counts.sum()) == pytest.approx(flat)
+    like = cevjax.Likelihood([detector], cevjax.StandardModel() + cevjax.MagneticMoment())
+    ((_, high),) = cevjax.interval(like, "mu_nu_e").intervals
+    assert high is not None and 1e-11 < high < 1e-9
+
+
+def test_every_data_set_and_statistic_is_in_the_readme():
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| .* \| (`default`.*) \|$", README, re.MULTILINE)
+    listed = {name: set(re.findall(r"`([^`]+)`", cell)) for name, cell in rows}
+    assert listed == {name: set(statistics(name)) for name in registry.dataset_names()}
