@@ -205,9 +205,10 @@ def test_published_chi2_of_dresden():
     assert background_only().chi2_min == pytest.approx(111.3, abs=0.7)
 
 
-@pytest.mark.parametrize(
-    ("quenching", "published"), [("fef", 103.8), pytest.param("ybe", 105.8, marks=pytest.mark.slow)]
-)
+DEFAULT = [("fef", 103.8), pytest.param("ybe", 105.8, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("quenching", "published"), DEFAULT)
 def test_dresden_chi2_of_the_default_statistic(quenching, published):
     """Less signal hardly matters to the fit: 103.84 and 106.46."""
     assert cevjax.fit(dresden_likelihood("default", quenching)).chi2_min == pytest.approx(published, abs=0.7)

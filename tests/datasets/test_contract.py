@@ -1,0 +1,70 @@
+"""What every data set must do with every interaction."""
+
+import inspect
+
+import jax
+import numpy as np
+import pytest
+
+import cevjax
+from cevjax.errors import UnknownNameError
+from cevjax.interactions import interaction
+from cevjax.interactions.base import contributes
+from cevjax.registry import dataset_loader, dataset_names, interaction_names
+
+pytestmark = pytest.mark.slow
+BEYOND = [name for name in interaction_names() if name != "standard-model"]
+
+
+def without_electrons(name):
+    offered = inspect.signature(dataset_loader(name)).parameters
+    return cevjax.load(name, **({"es": False} if "es" in offered else {}))
+
+
+@pytest.fixture(scope="module", params=dataset_names())
+def standard(request):
+    like = cevjax.Likelihood([without_electrons(request.param)], cevjax.StandardModel())
+    return like, float(like.nll(like.nominal()))
+
+
+def active(like, model):
+    """A point at which the interaction acts: its parameters a tenth of a search range away from nominal."""
+    values = {}
+    for p in model.parameters:
+        if not p.members and p.name in like.parameters:
+            low, high = p.encode(p.search_range())
+            values[p.name] = float(p.decode(p.encode(p.nominal) + 0.1 * (high - p.encode(p.nominal))))
+    return like.nominal(**values)
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_interactions_on_nuclei(standard, name):
+    like, value = standard
+    model = interaction(name)
+    with_it = cevjax.Likelihood([without_electrons(like.measurements[0].name)], cevjax.StandardModel() + model)
+    nominal = with_it.nominal()
+    if name == "axial":  # it has no standard-model limit: its coupling is known
+        nominal["g_A"] = 0.0
+    assert float(with_it.nll(nominal)) == pytest.approx(value, rel=1e-9)
+    params = active(with_it, model)
+    nll, gradient = jax.value_and_grad(with_it.nll)(params)
+    assert np.isfinite(nll) and all(np.isfinite(g) for g in gradient.values())
+    expected = with_it.expected(params)[like.measurements[0].name]["cevns"]
+    assert np.all(np.isfinite(expected)) and np.all(expected >= 0)
+
+
+@pytest.mark.parametrize("name", [name for name in BEYOND if contributes(interaction(name), "electrons")])
+@pytest.mark.parametrize("data", dataset_names())
+def test_interactions_on_electrons(data, name):
+    """More electrons recoil where something acts on them, in those detectors that count them."""
+    if "es" not in inspect.signature(dataset_loader(data)).parameters:
+        with pytest.raises(UnknownNameError, match="'es'"):
+            cevjax.load(data, es=True)
+        return
+    model = interaction(name)
+    like = cevjax.Likelihood([cevjax.load(data)], cevjax.StandardModel() + model)
+    params = active(like, model)
+    standard, moved = (np.asarray(like.expected(p)[data]["es"]) for p in (like.nominal(), params))
+    assert np.all(np.isfinite(moved)) and np.all(moved >= 0) and np.any(moved != standard)
+    gradient = jax.grad(like.nll)(params)
+    assert all(np.isfinite(g) for g in gradient.values())
