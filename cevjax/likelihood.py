@@ -83,6 +83,11 @@ class Likelihood:
             raise InvalidValueError(
                 f"Argument `measurements` must hold each data set once, but holds {', '.join(names)}."
             )
+        for whole in measurements:
+            for part in set(whole.contains) & set(names):
+                raise InvalidValueError(
+                    f"Argument `measurements` must count each event once, but {whole.name} contains those of {part}."
+                )
         if not isinstance(interaction, Interaction):
             raise InvalidValueError(f"Argument `interaction` must be an Interaction, but was {interaction!r}.")
         terms = [term.name for term in terms_of(interaction)]

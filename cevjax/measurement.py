@@ -59,8 +59,41 @@ class Morph(eqx.Module):
     @classmethod
     def between(cls, pull: str, nominal: np.ndarray, up: np.ndarray, down: np.ndarray | None = None) -> Morph:
         """From templates; where the nominal one is empty nothing changes."""
-        ratio = lambda other: np.where(nominal > 0, other / np.where(nominal > 0, nominal, 1.0), 1.0)  # noqa: E731
-        return cls(pull, jnp.asarray(ratio(up) - 1), None if down is None else jnp.asarray(1 - ratio(down)))
+        u, d = _ratio(up, nominal) - 1, None if down is None else 1 - _ratio(down, nominal)
+        return cls(pull, jnp.asarray(u), None if d is None else jnp.asarray(d))
+
+    @classmethod
+    def of_logarithms(cls, pull: str, nominal: np.ndarray, up: np.ndarray, down: np.ndarray | None = None) -> Morph:
+        """The change of the logarithm; a template that is empty where the nominal one is not counts as 1e-4 of it."""
+        log = lambda other: np.log(np.maximum(_ratio(other, nominal), 1e-4))  # noqa: E731
+        return cls(pull, jnp.asarray(log(up)), None if down is None else jnp.asarray(-log(down)))
+
+
+def _ratio(other: np.ndarray, nominal: np.ndarray) -> np.ndarray:
+    return np.where(nominal > 0, other / np.where(nominal > 0, nominal, 1.0), 1.0)
+
+
+class Shape(eqx.Module):
+    """A change of shape that keeps the number of events, and never makes one negative.
+
+    The counts are multiplied by the exponential of the sum of the morphs, which are those of logarithms, and scaled
+    back to their sum over ``axes``.
+
+    Args:
+        morphs: changes of the logarithm.
+        axes: over which the number of events stays; None for all.
+    """
+
+    morphs: tuple[Morph, ...]
+    axes: tuple[int, ...] | None = eqx.field(static=True, default=None)
+
+    def __call__(self, counts: Array, params: Params) -> Array:
+        change = jnp.asarray(0.0)
+        for morph in self.morphs:
+            change = change + morph(params)
+        varied = counts * jnp.exp(change)
+        before, after = (jnp.sum(x, axis=self.axes, keepdims=True) for x in (counts, varied))
+        return varied * jnp.where(after > 0, before / jnp.where(after > 0, after, 1.0), 1.0)
 
 
 class Norm(eqx.Module):
@@ -149,15 +182,18 @@ class Template(Component):
     Args:
         name: of the component.
         counts: of the shape of the bins.
-        norm: normalisation and shape nuisances.
+        norm: normalisation nuisances, and shape nuisances that add to them.
+        shape: shape nuisances that keep the number of events.
     """
 
     name: str = eqx.field(static=True)
     counts: Array
     norm: Norm = Norm()
+    shape: Shape | None = None
 
     def __call__(self, params, interaction):
-        return self.norm(params) * self.counts
+        counts = self.counts if self.shape is None else self.shape(self.counts, params)
+        return self.norm(params) * counts
 
 
 class Spread(Component):
@@ -167,13 +203,13 @@ class Spread(Component):
         name: that of the component.
         inner: the component.
         fractions: shape (energy, observable): where its events lie in the observable.
-        norm: shape nuisances, of a shape that broadcasts with (energy, observable, time).
+        shape: shape nuisances of the fractions, which keep their sum over the observable.
     """
 
     name: str = eqx.field(static=True)
     inner: Component
     fractions: Array
-    norm: Norm = Norm()
+    shape: Shape | None = None
 
     @property
     def parameters(self):
@@ -181,7 +217,8 @@ class Spread(Component):
 
     def __call__(self, params, interaction):
         counts = self.inner(params, interaction)
-        return self.norm(params) * (self.fractions[:, :, None] * counts[:, None, :])
+        fractions = self.fractions if self.shape is None else self.shape(self.fractions, params)
+        return fractions[:, :, None] * counts[:, None, :]
 
     def relevant(self, interaction):
         return self.inner.relevant(interaction)
@@ -209,6 +246,7 @@ class Measurement(eqx.Module):
         couplings: standard-model couplings that the statistic uses where the interaction leaves them open.
         citation: what to cite.
         remark: what everyone who sees a result must know about the data.
+        contains: names of data sets whose events are among these.
 
     Raises:
         InvalidValueError: counts of the wrong shape, negative or not finite; edges that do not increase.
@@ -224,6 +262,7 @@ class Measurement(eqx.Module):
     couplings: str = eqx.field(static=True, default="2023")
     citation: str = eqx.field(static=True, default="")
     remark: str = eqx.field(static=True, default="")
+    contains: tuple[str, ...] = eqx.field(static=True, default=())
 
     def __check_init__(self):
         for axis, edges in self.axes:

@@ -20,6 +20,7 @@ from jax.typing import ArrayLike
 
 from . import kinematics
 from .electrons import binding_energies
+from .errors import InvalidValueError
 from .fluxes.base import Flux, FluxComponent
 from .interactions.base import Oscillation
 from .kinematics import Shape
@@ -190,6 +191,10 @@ def recoil_grid(nuclei: Sequence[Nucleus], flux: Flux, order: int = 24, lowest: 
     """
     ends = {2 * c.energy_max**2 / (n.mass + 2 * c.energy_max) for n in nuclei for c in flux.components}
     edges = [lowest, *sorted(end for end in ends if end > lowest)]
+    if len(edges) < 2:
+        raise InvalidValueError(
+            f"Argument `lowest` must be below the largest recoil, {max(ends):.4g} MeV, but was {lowest:.4g} MeV."
+        )
     narrow = 0.2 * edges[-1]
     return RecoilGrid([(a, b, order if b - a > narrow else max(order // 5, 4)) for a, b in pairwise(edges)])
 

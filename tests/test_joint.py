@@ -95,12 +95,12 @@ def test_weak_mixing_angle_is_measured_better_together(joint, alone):
 
 
 def test_clash_of_definitions_names_both_owners():
-    data = [cevjax.load("coherent-csi-2021", form_factor="klein-nystrand"), cevjax.load("coherent-csi-2017")]
+    data = [cevjax.load("coherent-csi-2021", form_factor="klein-nystrand"), cevjax.load("cryocsi-1")]
     with pytest.raises(
         ParameterClashError, match="R_n_Cs133.*measurement coherent-csi-2021 and by measurement"
     ) as error:
         cevjax.Likelihood(data, cevjax.StandardModel())
-    assert all(word in str(error.value) for word in ("R_n_Cs133", "measurement coherent-csi-2017", "5.09"))
+    assert all(word in str(error.value) for word in ("R_n_Cs133", "measurement cryocsi-1", "5.09"))
 
 
 def test_different_couplings_need_a_choice():
@@ -118,3 +118,9 @@ def test_electrons_are_asked_of_those_data_that_may_count_them():
     assert "es" in expected["coherent-csi-2021"] and "es" not in expected["coherent-lar-2020"]
     with pytest.raises(cevjax.errors.UnknownNameError, match="'es'"):
         build_likelihood(names[1:], ["magnetic-moment"], es=True)
+
+
+def test_no_event_counts_twice():
+    data = [cevjax.load("coherent-csi-2021"), cevjax.load("coherent-csi-2017")]
+    with pytest.raises(InvalidValueError, match="coherent-csi-2021 contains those of coherent-csi-2017"):
+        cevjax.Likelihood(data, cevjax.StandardModel())

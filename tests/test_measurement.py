@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 import cevjax
 from cevjax.errors import InvalidValueError
-from cevjax.measurement import Background, Component, Measurement, Morph, Norm, Spread, Template, normalisation
+from cevjax.measurement import Background, Component, Measurement, Morph, Norm, Shape, Spread, Template, normalisation
 from cevjax.parameters import pull
 
 EDGES = (0.0, 1.0, 2.0, 4.0)
@@ -289,15 +289,30 @@ def test_spreading_moves_no_event_in_energy_or_time(weights, scale):
 
 def test_a_spread_component_is_its_inner_one():
     sm, other = cevjax.StandardModel(), cevjax.MagneticMoment()
-    shape = Morph.between("shape", np.ones((3, 4, 1)), 1.5 * np.ones((3, 4, 1)))
-    spread = Spread("f90", Inner(), jnp.full((3, 4), 0.25), Norm((), (shape,)))
+    tilt = Morph.of_logarithms("shape", np.ones(4), np.array([0.4, 0.8, 1.2, 1.6]))
+    spread = Spread("f90", Inner(), jnp.full((3, 4), 0.25), Shape((tilt,), axes=(1,)))
     assert spread.name == "f90" and [p.name for p in spread.parameters] == ["scale"]
     assert spread.relevant(sm) and not spread.relevant(other)
     prepared = spread.prepare(sm)
     assert prepared.inner.prepared and not spread.inner.prepared and prepared.name == "f90"
     params = {"scale": 1.0, "shape": 1.0}
     np.testing.assert_allclose(prepared(params, sm), spread(params, sm), rtol=1e-14)
-    np.testing.assert_allclose(spread(params, sm).sum(axis=1), 1.5 * 1.1 * np.asarray(Inner().counts), rtol=1e-12)
+    counts, whole = np.asarray(spread(params, sm)), 1.1 * np.asarray(Inner().counts)
+    np.testing.assert_allclose(counts, whole[:, None, :] * np.array([[0.1], [0.2], [0.3], [0.4]]), rtol=1e-12)
+
+
+def test_a_shape_keeps_events_and_their_sign():
+    """Through the templates at -1 and 1; and whatever the pull, no event is lost or negative."""
+    nominal, up, down = (np.array(x) for x in ([4.0, 3.0, 0.0, 1.0], [1.0, 3.0, 0.0, 4.0], [6.0, 2.0, 0.0, 0.0]))
+    shape = Shape((Morph.of_logarithms("a", nominal, up, down),))
+    np.testing.assert_allclose(shape(jnp.asarray(nominal), {"a": 1.0}), up, rtol=1e-12)
+    np.testing.assert_allclose(shape(jnp.asarray(nominal), {"a": -1.0}), down, atol=1e-3)
+    for a in np.linspace(-4, 4, 33):
+        found = np.asarray(shape(jnp.asarray(nominal), {"a": a}))
+        assert found.sum() == pytest.approx(8.0, rel=1e-12) and np.all(found >= 0) and found[2] == 0
+    empty = Shape((Morph.of_logarithms("a", np.zeros(3), np.ones(3)),))
+    np.testing.assert_array_equal(empty(jnp.zeros(3), {"a": 0.7}), 0.0)
+    assert np.all(np.isfinite(jax.jacfwd(lambda a: empty(jnp.zeros(3), {"a": a}))(0.7)))
 
 
 def test_a_shape_that_does_not_fit_is_refused():

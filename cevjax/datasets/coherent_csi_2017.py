@@ -160,7 +160,7 @@ class Signal(NamedTuple):
             target=target,
             recoil_kev=ELECTRON_RECOILS_KEV,
             response=BinnedResponse(UNQUENCHED, resolution, selection, edges),
-            norm=Norm(norm.pulls[:1]),  # of the flux
+            norm=Norm(norm.pulls[:1]),  # of the flux, where the statistic tells it from the rest
             always=bool(self.es),
             **common,
         )
@@ -253,8 +253,10 @@ def read_release(folder: Path) -> Tables:
     """
     times = [read_table(folder / f"arrivalTimePDF_{name}.txt", 2, "us, fraction", delimiter=",") for name in TIMES]
     for name, table in zip(TIMES, times, strict=True):
-        if len(table) < 12 or not np.allclose(table[:12, 0], np.arange(12) / 2 + 0.25):
-            raise ReleaseFileError(f"File {folder / f'arrivalTimePDF_{name}.txt'}: expected bins of 0.5 us from 0 on.")
+        in_order = len(table) >= 12 and np.allclose(table[:12, 0], np.arange(12) / 2 + 0.25)
+        if not in_order or np.any(table[:, 1] < 0) or not np.any(table[:, 1] > 0):
+            path = folder / f"arrivalTimePDF_{name}.txt"
+            raise ReleaseFileError(f"File {path}: expected fractions, none negative nor all 0, each 0.5 us from 0 on.")
     return Tables(
         coincident=_read_counts(folder / "data_coincidence_beamOn.txt"),
         anticoincident=_read_counts(folder / "data_anticoincidence_beamOn.txt"),
@@ -276,8 +278,11 @@ def _read_counts(path: Path) -> np.ndarray:
 def _read_neutrons(path: Path) -> np.ndarray:
     """Fractions of the selected neutrons in the PE bins, from their density before the selection."""
     table = read_table(path, 2, "PE, density before the selection", delimiter=",")
-    if len(table) < 30 or not np.allclose(table[:30, 0], np.arange(30) + 0.5):
-        raise ReleaseFileError(f"File {path}: expected bins of one photo-electron from 0 on.")
+    in_order = len(table) >= 30 and np.allclose(table[:30, 0], np.arange(30) + 0.5)
+    if not in_order or np.any(table[:, 1] < 0) or not np.any(table[6:30, 1] > 0):
+        raise ReleaseFileError(
+            f"File {path}: expected densities, none negative and not all 0, each photo-electron from 0 on."
+        )
     efficiency = SigmoidEfficiency(read_toml(data_dir(NAME) / "measurement.toml")["response"]["efficiency"])
     selected = table[6:30, 1] * np.asarray(efficiency(table[6:30, 0], {}))
     return selected.reshape(12, 2).sum(axis=1) / selected.sum()

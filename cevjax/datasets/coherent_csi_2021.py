@@ -248,6 +248,7 @@ def build(tables: Tables, name: str, statistic: Statistic, facts: dict) -> Measu
         nuisances=tuple(nuisances),
         couplings=statistic.couplings,
         citation=CITATION,
+        contains=("coherent-csi-2017",),
     )
 
 

@@ -8,8 +8,8 @@ Statistics:
 
 - ``default``: Poisson likelihood of 12 x 8 x 10 cells. SNS flux (10 %, in common with the other COHERENT data), the
   rest of the signal's normalisation (8.7 %), neutron radius (5 %), pulse time (200 ns), F90 of nuclear recoils;
-  energies, times and time width of the beam-related neutrons, and the normalisations of prompt and delayed ones and of
-  the steady-state background. Helm form factor.
+  energies, times and time width of the beam-related neutrons (of the systematic templates that part which their names
+  say), and the normalisations of prompt and delayed ones and of the steady-state background. Helm form factor.
 - ``2211.11905``: that paper's chi2 of 12 energies x 10 times: sum of squares, the variance N + SS/5 + (1.7 % BRN)^2,
   signal 13 %, BRN 32 % and 100 %, steady state 0.79 %, and the systematic templates of the release, whose two sides
   enter as a sum. Klein-Nystrand form factor, tree-level couplings; arrival times normalised within 6 us.
@@ -31,7 +31,7 @@ from ..constants import TAU_MUON, TAU_PION
 from ..errors import ReleaseFileError, check_name
 from ..fluxes import PionDecayAtRest, fluence
 from ..form_factors import form_factor as make_form_factor
-from ..measurement import Component, Measurement, Morph, Norm, Spread, Template, normalisation
+from ..measurement import Component, Measurement, Morph, Norm, Shape, Spread, Template, normalisation
 from ..nuclear_model import NuclearModel
 from ..nuclei import target
 from ..parameters import Parameter, pull
@@ -193,20 +193,21 @@ def _default(tables: Tables, facts: dict, form_factor):
         size_sigma=0.05,
     )
     in_f90 = _fractions(shapes["cevns"])
-    plus, minus = (_fractions(shapes[f"cevns_f90_{side}"], like=in_f90) for side in ("plus", "minus"))
-    f90 = Morph.between("lar2020_f90", in_f90[:, :, None], plus[:, :, None], minus[:, :, None])
+    plus, minus = (_fractions(shapes[f"cevns_f90_{side}"]) for side in ("plus", "minus"))
+    f90 = Shape((Morph.of_logarithms("lar2020_f90", in_f90, plus, minus),), axes=(1,))
     energy = [
         shapes[f"brn{side}"][:, :, None] / shapes[f"brn{side}"].sum() for side in ("", "_energy_plus", "_energy_minus")
     ]
     time = [times[f"brn{side}"] for side in ("", "_time_plus", "_time_minus", "_width")]
     morphs = (
-        Morph.between("lar2020_brn_energy", *energy),
-        Morph.between("lar2020_brn_time", *time[:3]),
-        Morph.between("lar2020_brn_width", time[0], time[3]),
+        Morph.of_logarithms("lar2020_brn_energy", *energy),
+        Morph.of_logarithms("lar2020_brn_time", *time[:3]),
+        Morph.of_logarithms("lar2020_brn_width", time[0], time[3]),
     )
+    nuisances += [pull(m.pull, "systematic templates") for m in (*f90.morphs, *morphs)]
     components = (
-        Spread("cevns", signal, jnp.asarray(in_f90), normalisation(nuisances, morphs=(f90,))),
-        *_backgrounds(tables, facts, nuisances, morphs),
+        Spread("cevns", signal, jnp.asarray(in_f90), f90),
+        *_backgrounds(tables, facts, nuisances, Shape(morphs)),
     )
     return ("E_keVee", "F90", "t_us"), {
         "observed": tables.counts,
@@ -216,7 +217,7 @@ def _default(tables: Tables, facts: dict, form_factor):
 
 
 def _backgrounds(
-    tables: Tables, facts: dict, nuisances: list[Parameter], morphs: tuple[Morph, ...] = ()
+    tables: Tables, facts: dict, nuisances: list[Parameter], neutrons: Shape | None = None
 ) -> tuple[Component, ...]:
     """Prompt and delayed neutrons and the steady-state background in all cells."""
     errors = facts["uncertainties"]
@@ -224,13 +225,14 @@ def _backgrounds(
         Template(
             name,
             jnp.asarray(tables.template(name)),
-            normalisation(nuisances, (f"lar2020_{name}", errors[name]), morphs=morphs if name == "brn" else ()),
+            normalisation(nuisances, (f"lar2020_{name}", errors[name])),
+            neutrons if name == "brn" else None,
         )
         for name in ("brn", "brn_delayed", "ssb")
     )
 
 
-def _fractions(events: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
+def _fractions(events: np.ndarray) -> np.ndarray:
     """Fractions of the events of each energy in each F90 bin; energies without events take those of the one before."""
     total = events.sum(axis=1, keepdims=True)
     known = (total > 1e-3)[:, 0]
@@ -357,14 +359,27 @@ def read_release(folder: Path) -> Tables:
         nominal = name.split("_")[0]
         if name not in ("brn_delayed", "ssb", nominal):
             energy_f90[name] *= energy_f90[nominal].sum() / energy_f90[name].sum()
-    columns = "keVee, data, error, CEvNS, BRN, sum, systematic low, high"
     return Tables(
         counts=_read_cells(_find(folder, "datanobkgsub.txt")),
         energy_f90=energy_f90,
         time=time,
-        efficiency=read_table(_find(folder, "CENNS10AnlAEfficiency.txt"), 3, "keVee, keVnr, efficiency")[:, [0, 2]],
-        subtracted=read_table(_find(folder, "energydata1d.txt"), 8, columns, skip=1)[:, 1:3],
+        efficiency=_read_efficiency(_find(folder, "CENNS10AnlAEfficiency.txt")),
+        subtracted=_read_energies(_find(folder, "energydata1d.txt")),
     )
+
+
+def _read_efficiency(path: Path) -> np.ndarray:
+    table = read_table(path, 3, "keVee, keVnr, efficiency")[:, [0, 2]]
+    if np.any(np.diff(table[:, 0]) <= 0) or table[-1, 0] < 39 or np.any((table[:, 1] < 0) | (table[:, 1] > 1)):
+        raise ReleaseFileError(f"File {path}: expected efficiencies from 0 to 1 at energies that increase to 40 keVee.")
+    return table
+
+
+def _read_energies(path: Path) -> np.ndarray:
+    table = read_table(path, 8, "keVee, data, error, CEvNS, BRN, sum, systematic low, high", skip=1)
+    if len(table) != 12 or not np.allclose(table[:, 0], np.arange(5, 120, 10)) or np.any(table[:, 2] <= 0):
+        raise ReleaseFileError(f"File {path}: expected 12 energies from 5 to 115 keVee in order, with errors above 0.")
+    return table[:, 1:3]
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -381,4 +396,6 @@ def _read_cells(path: Path) -> np.ndarray:
         raise ReleaseFileError(f"File {path}: expected the {len(expected)} cells of energy x F90 x time in order.")
     if np.any(table[:, 3] < 0):
         raise ReleaseFileError(f"File {path}: expected no negative content, found {table[:, 3].min():g}.")
+    if not np.any(table[:, 3]):
+        raise ReleaseFileError(f"File {path}: expected some content, found none.")
     return table[:, 3].reshape([len(c) for c in centres])

@@ -207,8 +207,18 @@ def read_release(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     path = folder / "data_release.txt"
     table = read_table(path, 5, "energy in keVee; rate and error with the reactor on, and off")
     centre = table[:, 0]
-    if len(table) != 130 or not np.allclose(np.diff(centre), 0.01, atol=1e-6) or not np.all(table[:, 2] > 0):
-        raise ReleaseFileError(f"File {path}: expected 130 bins of 10 eV with positive errors, found {len(table)}.")
+    in_order = len(table) == 130 and np.allclose(centre, 0.205 + 0.01 * np.arange(130), atol=1e-6)
+    if not in_order or np.any(table[:, 2] <= 0):
+        raise ReleaseFileError(
+            f"File {path}: expected 130 bins of 10 eV from 0.2 keVee on with positive errors, found {len(table)}."
+        )
     edges = np.round(np.append(centre - 0.005, centre[-1] + 0.005), 6)
     spectrum = np.column_stack([edges[:-1], edges[1:], table[:, 1], table[:, 2]])
-    return spectrum, read_table(folder / "QF_Fef_YBe.txt", 3, "recoil energy in keV, quenching factors fef, ybe")
+    path = folder / "QF_Fef_YBe.txt"
+    curves = read_table(path, 3, "recoil energy in keV, quenching factors fef, ybe")
+    inside = np.all((curves[:, 1:] > 0) & (curves[:, 1:] < 1))
+    if np.any(np.diff(curves[:, 0]) <= 0) or curves[0, 0] > 0.05 or curves[-1, 0] < 2.5 or not inside:
+        raise ReleaseFileError(
+            f"File {path}: expected factors between 0 and 1 at recoil energies that increase from 0 to 2.5 keV."
+        )
+    return spectrum, curves

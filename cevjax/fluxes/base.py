@@ -111,7 +111,8 @@ class Continuum(FluxComponent):
         x, w = gauss_legendre(self.order)
         edges = np.array([*(self.breaks or (0.0,)), self.end])
         width = np.diff(edges)[:, None]
-        return float(np.sum(width * w * np.asarray(self.density(edges[:-1, None] + width * x))))
+        density: Callable[[np.ndarray], ArrayLike] = self.density  # pyright: ignore[reportAssignmentType]
+        return float(np.sum(width * w * np.asarray(density(edges[:-1, None] + width * x))))
 
     def quadrature(self, energy_min):
         x, w = gauss_legendre(self.order)

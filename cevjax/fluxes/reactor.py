@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ JUNCTION, END = 2.0, 10.0
 """Where the spectra above the tables begin and end, MeV. Those of Huber and Mueller were fitted up to 8 MeV."""
 
 
-def _module(x: Array | np.ndarray):
+def _module(x: Array) -> Any:
     """NumPy for its own arrays, so that nothing is compiled while data are loaded."""
     return np if isinstance(x, np.ndarray) else jnp
 
@@ -86,8 +86,8 @@ def _columns(name: str) -> list[tuple[float, ...]]:
     return [tuple(map(float, column)) for column in _table(name)]
 
 
-def _component(name: str, density: Density, breaks: tuple[float, ...], end: float = END) -> Continuum:
-    return Continuum(name, 0, True, density, end, order=6, breaks=breaks)
+def _component(name: str, density: Density, breaks: tuple[float, ...], end: float = END, order: int = 6) -> Continuum:
+    return Continuum(name, 0, True, density, end, order=order, breaks=breaks)
 
 
 def _huber_mueller(isotope: str) -> Continuum:
@@ -103,7 +103,8 @@ def _huber_mueller_vogel_engel(isotope: str) -> Continuum:
 def _estienne_fallot(isotope: str) -> Continuum:
     energy, *columns = _columns("estienne_fallot")
     density = LogInterpolated(energy, columns[ISOTOPES.index(isotope)])
-    return _component(isotope, density, tuple(JUNCTION + 0.5 * k for k in range(16)))
+    breaks = (JUNCTION, *(e for e in energy if JUNCTION < e < END))
+    return _component(isotope, density, breaks, order=3)
 
 
 def _tabulated(name: str) -> Continuum:

@@ -37,10 +37,13 @@ class Efficiency(eqx.Module):
 class FlatEfficiency(Efficiency):
     """The same efficiency at all energies."""
 
-    value: float = 1.0
-    nuisance: str | None = eqx.field(static=True, default=None)
-    highest_threshold: float = eqx.field(static=True, default=-np.inf)
-    breaks: tuple[float, ...] = eqx.field(static=True, default=())
+    nuisance: str | None = eqx.field(static=True)
+    highest_threshold: float = eqx.field(static=True)
+    breaks: tuple[float, ...] = eqx.field(static=True)
+    value: float
+
+    def __init__(self, value: float = 1.0):
+        self.nuisance, self.highest_threshold, self.breaks, self.value = None, -np.inf, (), value
 
     def __call__(self, x, params):
         return jnp.full_like(jnp.asarray(x, float), self.value)

@@ -104,7 +104,7 @@ class LindhardQuenching(Quenching):
     def __call__(self, params, recoil):
         recoil = jnp.asarray(recoil, float)
         k = self.k + self.sigma * jnp.asarray(params[self.nuisance], float) if self.nuisance else self.k
-        epsilon = 11.5 * self.Z ** (-7 / 3) * 1e3 * recoil
+        epsilon = 11.5 * self.Z ** (-7 / 3) * jnp.maximum(1e3 * recoil, 1e-9)  # its powers have no slope at zero
         loss = k * (3 * epsilon**0.15 + 0.7 * epsilon**0.6 + epsilon)
         return jnp.maximum(recoil * loss / (1 + loss), LEAST_ENERGY)
 

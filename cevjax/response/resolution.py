@@ -58,8 +58,10 @@ class GaussianResolution(Resolution):
     def density(self, x, energy):
         kev = 1e3 * energy
         variance = self.noise**2 + self.slope * kev + (self.relative * kev) ** 2
-        whole = ndtr(kev / jnp.sqrt(variance)) if self.positive else 1.0
-        return jnp.exp(-((x[..., None] - kev) ** 2) / (2 * variance)) / (whole * jnp.sqrt(2 * np.pi * variance))
+        density = jnp.exp(-((x[..., None] - kev) ** 2) / (2 * variance)) / jnp.sqrt(2 * np.pi * variance)
+        if self.positive:
+            density = jnp.where(x[..., None] < 0, 0.0, density / ndtr(kev / jnp.sqrt(variance)))
+        return density
 
 
 class PoissonResolution(Resolution):

@@ -1,6 +1,6 @@
 """Speed of all the data together.
 
-    pytest tests/benchmarks/test_data.py -n 0 -m benchmark --benchmark-enable --benchmark-columns=median,iqr,rounds
+pytest tests/benchmarks/test_data.py -n 0 -m benchmark --benchmark-enable --benchmark-columns=median,iqr,rounds
 """
 
 import subprocess

@@ -420,7 +420,6 @@ def test_negative_counts(made_up, file, row):
         cevjax.load(NAME, release=made_up)
 
 
-@pytest.mark.xfail(strict=True, reason="the sign of these is not looked at")
 @pytest.mark.parametrize("file", [*ARRIVALS, "promptPDF.txt"])
 def test_negative_fractions(made_up, file):
     negative(made_up / file, 8)
@@ -428,7 +427,6 @@ def test_negative_fractions(made_up, file):
         cevjax.load(NAME, release=made_up)
 
 
-@pytest.mark.xfail(strict=True, reason="0/0: neutrons that are nan, and the likelihood with them")
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 def test_neutrons_that_are_none(made_up):
     write_neutrons(made_up / "promptPDF.txt", 0 * DENSITY)

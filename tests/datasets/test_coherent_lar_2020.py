@@ -188,12 +188,15 @@ def test_shapes_reach_the_templates_of_the_release_at_one_standard_deviation(sid
     tables, pull = lar.read_embedded(), 1.0 if side == "plus" else -1.0
     cells, times = tables.energy_f90, tables.time
     brn = expected(lar2020_brn_energy=pull)["brn"]
-    filled = cells["brn"] > 0  # nothing is added to cells that the nominal template leaves empty
+    filled = cells["brn"] > 0  # nothing is added to cells that the nominal template leaves empty: 3e-5 of all events
     wanted = cells[f"brn_energy_{side}"][:, :, None] * times["brn"]
-    np.testing.assert_allclose(brn[filled], wanted[filled], rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(brn[filled], wanted[filled], rtol=5e-5, atol=1e-4)
     brn = expected(lar2020_brn_time=pull)["brn"]
     np.testing.assert_allclose(brn, cells["brn"][:, :, None] * times[f"brn_time_{side}"], rtol=1e-7, atol=1e-9)
-    width = times["brn"] + pull * (times["brn_width"] - times["brn"])
+    known = times["brn"] > 0
+    width = times["brn"].copy()
+    width[known] *= (times["brn_width"][known] / times["brn"][known]) ** pull
+    width /= width.sum()
     brn = expected(lar2020_brn_width=pull)["brn"]
     np.testing.assert_allclose(brn, cells["brn"][:, :, None] * width, rtol=1e-7, atol=1e-9)
 
@@ -201,8 +204,8 @@ def test_shapes_reach_the_templates_of_the_release_at_one_standard_deviation(sid
     np.testing.assert_allclose(moved.sum(axis=1), nominal.sum(axis=1), rtol=1e-12)
     varied = cells[f"cevns_f90_{side}"][:5]
     fractions = varied / varied.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(moved[:5] / moved[:5].sum(axis=1, keepdims=True), fractions, atol=1e-9)
-    np.testing.assert_allclose(moved[5:] / moved[5:].sum(axis=1, keepdims=True), fractions[[4] * 7], atol=1e-9)
+    np.testing.assert_allclose(moved[:5] / moved[:5].sum(axis=1, keepdims=True), fractions, atol=1e-6)
+    np.testing.assert_allclose(moved[5:] / moved[5:].sum(axis=1, keepdims=True), fractions[[4] * 7], atol=1e-6)
 
 
 @pytest.mark.parametrize("pull", [-2.5, -0.4, 0.7, 1.8])
@@ -250,15 +253,10 @@ def smallest(params):
     return jnp.min(expected_flat(likelihood(), params))
 
 
-def test_expectation_is_positive_within_one_standard_deviation():
-    assert smallest_cell(1.0)[0].min() > 0
-
-
-def test_likelihood_is_finite_where_neutrons_turn_negative():
-    """Changes of the neutrons add up: with all pulls within +-3 the sum of a cell falls to -8 events in places."""
+def test_expectation_is_positive_wherever_the_nuisances_are():
     least, points = smallest_cell(3.0)
+    assert least.min() > 0.5
     worst = points[np.argmin(least)]
-    assert least.min() < -1
     slopes = jax.jit(jax.grad(likelihood().nll))(worst)
     assert np.isfinite(likelihood().nll(worst)) and all(np.isfinite(slope) for slope in slopes.values())
 
@@ -411,7 +409,6 @@ def test_a_template_that_is_no_product(copy):
         cevjax.load(NAME, release=copy)
 
 
-@pytest.mark.xfail(strict=True, reason="0/0: times that are nan, and the likelihood with them")
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 def test_a_template_without_events(copy):
     lines = [" ".join([*line.split()[:3], "0"]) for line in (copy / "brnpdf.txt").read_text().splitlines()]
@@ -428,7 +425,6 @@ def test_tables_of_the_wrong_layout(copy, file, columns, skip):
         cevjax.load(NAME, release=copy)
 
 
-@pytest.mark.xfail(strict=True, reason="rows of these two files are neither counted nor is their order looked at")
 @pytest.mark.parametrize("file", ["CENNS10AnlAEfficiency.txt", "energydata1d.txt"])
 @pytest.mark.parametrize("spoil", ["cut", "reversed"])
 def test_tables_that_are_cut_short_or_turned_round(copy, file, spoil):

@@ -13,6 +13,8 @@ from cevjax.interactions.base import contributes
 from cevjax.registry import dataset_loader, dataset_names, interaction_names
 
 pytestmark = pytest.mark.slow
+# the contract of the interactions has the CsI data of 2021; germanium at one reactor stands for that at the other
+OTHERS = [name for name in dataset_names() if name not in ("coherent-csi-2021", "conus-plus-2025")]
 BEYOND = [name for name in interaction_names() if name != "standard-model"]
 
 
@@ -21,7 +23,7 @@ def without_electrons(name):
     return cevjax.load(name, **({"es": False} if "es" in offered else {}))
 
 
-@pytest.fixture(scope="module", params=dataset_names())
+@pytest.fixture(scope="module", params=OTHERS)
 def standard(request):
     like = cevjax.Likelihood([without_electrons(request.param)], cevjax.StandardModel())
     return like, float(like.nll(like.nominal()))
@@ -32,8 +34,10 @@ def active(like, model):
     values = {}
     for p in model.parameters:
         if not p.members and p.name in like.parameters:
-            low, high = p.encode(p.search_range())
-            values[p.name] = float(p.decode(p.encode(p.nominal) + 0.1 * (high - p.encode(p.nominal))))
+            start, end = p.encode(p.nominal), p.encode(p.search_range()[1])
+            values[p.name] = float(p.decode(start + 0.1 * (end - start)))
+    if "m_4" in values:
+        values["m_4"] = 1.0  # in reach of the neutrinos of a reactor
     return like.nominal(**values)
 
 
@@ -54,7 +58,7 @@ def test_interactions_on_nuclei(standard, name):
 
 
 @pytest.mark.parametrize("name", [name for name in BEYOND if contributes(interaction(name), "electrons")])
-@pytest.mark.parametrize("data", dataset_names())
+@pytest.mark.parametrize("data", OTHERS)
 def test_interactions_on_electrons(data, name):
     """More electrons recoil where something acts on them, in those detectors that count them."""
     if "es" not in inspect.signature(dataset_loader(data)).parameters:

@@ -257,7 +257,7 @@ def copy(release, tmp_path):
         ("data_release.txt", "1.505 20 1 20", r"data_release.txt, line 131: expected 5 finite numbers .*found '1.505"),
         ("data_release.txt", "1.505 20 1 20 x", r"data_release.txt, line 131: expected 5 finite numbers"),
         ("data_release.txt", "1.505 20 nan 20 1", r"data_release.txt, line 131: expected 5 finite numbers"),
-        ("data_release.txt", "1.505 20 1 20 1", "data_release.txt: expected 130 bins .* found 131"),
+        ("data_release.txt", "1.505 20 1 20 1", "data_release.txt: expected 130 bins of 10 eV .* found 131"),
         ("QF_Fef_YBe.txt", "9 0.1", r"QF_Fef_YBe.txt, line \d+: expected 3 finite numbers .*fef, ybe.*found '9 0.1'"),
         ("QF_Fef_YBe.txt", "9 0.1 inf", r"QF_Fef_YBe.txt, line \d+: expected 3 finite numbers"),
     ],
@@ -273,14 +273,16 @@ def test_malformed_release_files(copy, file, line, message):
 def test_a_release_with_an_unusable_bin(copy, line):
     lines = (copy / "data_release.txt").read_text().splitlines()
     (copy / "data_release.txt").write_text("\n".join([line, *lines[1:]]))
-    with pytest.raises(ReleaseFileError, match="data_release.txt: expected 130 bins of 10 eV with positive errors"):
+    with pytest.raises(
+        ReleaseFileError, match="data_release.txt: expected 130 bins of 10 eV from 0.2 keVee on with positive errors"
+    ):
         cevjax.load(NAME, release=copy)
 
 
 def test_a_release_file_that_was_cut_short(copy):
     lines = (copy / "data_release.txt").read_text().splitlines()
     (copy / "data_release.txt").write_text("\n".join(lines[:100]))
-    with pytest.raises(ReleaseFileError, match="data_release.txt: expected 130 bins .* found 100"):
+    with pytest.raises(ReleaseFileError, match="data_release.txt: expected 130 bins of 10 eV .* found 100"):
         cevjax.load(NAME, release=copy)
     (copy / "data_release.txt").write_text("\n".join(lines))
     (copy / "QF_Fef_YBe.txt").write_text("# nothing\n")
@@ -288,4 +290,19 @@ def test_a_release_file_that_was_cut_short(copy):
         cevjax.load(NAME, release=copy)
     (copy / "QF_Fef_YBe.txt").unlink()
     with pytest.raises(ReleaseFileError, match="QF_Fef_YBe.txt does not exist"):
+        cevjax.load(NAME, release=copy)
+
+
+@pytest.mark.parametrize("spoil", ["reversed", "cut", "negative", "shifted"])
+def test_quenching_curves_that_cannot_be(copy, spoil):
+    lines = (copy / "QF_Fef_YBe.txt").read_text().splitlines()
+    numbers = [line.split() for line in lines if line.strip()]
+    spoilt = {
+        "reversed": numbers[::-1],
+        "cut": [row for row in numbers if float(row[0]) < 1.0],
+        "negative": [[row[0], f"-{row[1]}", row[2]] for row in numbers],
+        "shifted": [[str(float(row[0]) + 1), *row[1:]] for row in numbers],
+    }[spoil]
+    (copy / "QF_Fef_YBe.txt").write_text("\n".join(" ".join(row) for row in spoilt))
+    with pytest.raises(ReleaseFileError, match=r"QF_Fef_YBe.txt: expected factors between 0 and 1"):
         cevjax.load(NAME, release=copy)

@@ -125,7 +125,6 @@ def test_flat_efficiency():
     assert float(FlatEfficiency()(3, {})) == 1.0
 
 
-@pytest.mark.xfail(strict=True, reason="the base class declares `nuisance` first: 0.7 becomes its name")
 def test_the_first_argument_of_a_flat_efficiency_is_its_value():
     flat = FlatEfficiency(0.7)
     assert flat.value == 0.7 and flat.nuisance is None

@@ -287,10 +287,21 @@ def code_4p(a: float, nominal: np.ndarray, up: np.ndarray, down: np.ndarray | No
     return a * ((up - down) / 2 + a * (up + down - 2 * nominal) / 16 * (15 + a**2 * (3 * a**2 - 10)))
 
 
+def reshaped(nominal: np.ndarray, changes) -> np.ndarray:
+    """``nominal`` times the exponentials of interpolated logarithms; changes: (pull, nominal, up[, down]) each."""
+    total = nominal.copy()
+    for a, *templates in changes:
+        known = templates[0] > 0
+        floor = 1e-4 * templates[0][known]
+        logs = [np.log(np.maximum(t[known], floor)) for t in templates]
+        total[known] *= np.exp(code_4p(a, *logs))
+    return total
+
+
 class DefaultLAr:
     """The likelihood ``default``: own signal, spread in F90 as in the release, and backgrounds with their shapes.
 
-    All changes of one component add up.
+    Shapes change in their logarithms, which add up, and keep the number of events (of the signal, at each energy).
     """
 
     nuisances = (
@@ -325,14 +336,15 @@ class DefaultLAr:
         radius = R_N * (1 + 0.05 * p["lar2020_radius"])
         counts = self.signal.counts(0.2 * p["lar2020_timing"], sin2_theta_w=sin2_theta_w, R_n=radius)
         counts = counts * (1 + 0.10 * p["sns_flux"] + self.own * p["lar2020_signal"])
-        f90 = self.f90[0] + code_4p(p["lar2020_f90"], *self.f90)
         r = self.release
-        brn = self.brn[""] * (1 + 0.32 * p["lar2020_brn"])
-        brn = brn + code_4p(p["lar2020_brn_energy"], *(self.brn[s] for s in ("", "_energy_plus", "_energy_minus")))
-        brn = brn + code_4p(p["lar2020_brn_time"], *(self.brn[s] for s in ("", "_time_plus", "_time_minus")))
+        f90 = reshaped(self.f90[0], [(p["lar2020_f90"], *self.f90)])
+        f90 /= f90.sum(axis=1, keepdims=True)
+        sides = {"energy": ("_energy_plus", "_energy_minus"), "time": ("_time_plus", "_time_minus")}
+        changes = [(p[f"lar2020_brn_{k}"], *(self.brn[s] for s in ("", *v))) for k, v in sides.items()]
+        brn = reshaped(self.brn[""], [*changes, (p["lar2020_brn_width"], self.brn[""], self.brn["_width"])])
         return {
             "cevns": counts[:, None, :] * f90[:, :, None],
-            "brn": brn + code_4p(p["lar2020_brn_width"], self.brn[""], self.brn["_width"]),
+            "brn": brn * r["brn"].sum() / brn.sum() * (1 + 0.32 * p["lar2020_brn"]),
             "brn_delayed": r["brn_delayed"] * (1 + p["lar2020_brn_delayed"]),
             "ssb": r["ssb"] * (1 + 0.0079 * p["lar2020_ssb"]),
         }
