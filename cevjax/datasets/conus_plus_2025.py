@@ -70,7 +70,7 @@ def load(
         nuclear=NuclearModel(material, make_form_factor(form_factor)),
         response=response(quenching),
         recoil_min_kev=0.0272,  # ionises one pair
-        order=64,
+        order=40,
         **common,
     )
     electrons = electron_scattering(

@@ -274,7 +274,7 @@ def test_a_release_with_an_unusable_bin(copy, line):
     lines = (copy / "data_release.txt").read_text().splitlines()
     (copy / "data_release.txt").write_text("\n".join([line, *lines[1:]]))
     with pytest.raises(
-        ReleaseFileError, match="data_release.txt: expected 130 bins of 10 eV from 0.2 keVee on with positive errors"
+        ReleaseFileError, match="data_release.txt: expected 130 bins .* with positive errors"
     ):
         cevjax.load(NAME, release=copy)
 
