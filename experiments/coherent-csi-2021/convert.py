@@ -54,6 +54,7 @@ def check(release: Path, tables: csi.Tables) -> dict[str, float]:
         # the time files count the events of all PE, the PE files are normalised below 60 PE
         totals[name] = time[time[:, 0] < 6, 1].sum() * pe[pe[:, 0] < 60, 1].sum() / pe[:, 1].sum()
         assert abs(totals[name] - published) < 0.06, (name, totals[name], published)
+        assert abs(totals[name] - facts["backgrounds"][name]["of_templates"]) < 1e-4, name
     assert tables.counts.sum() == 1578 and tables.anticoincident.sum() == 1295
     quenching, efficiency = facts["quenching"], facts["efficiency"]
     curves = [quenching["coefficients"], *quenching["variations"]]

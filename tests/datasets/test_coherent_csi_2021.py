@@ -18,9 +18,10 @@ def test_published_numbers_of_events():
     assert float(cevjax.load("coherent-csi-2021").observed.sum()) == 1578
     tables = csi.read_embedded()
     assert tables.anticoincident.sum() == 1295
-    totals = tomllib.loads((data_dir(csi.NAME) / "manifest.toml").read_text())["totals"]
-    assert totals["brn"] == pytest.approx(18.4, abs=0.06)
-    assert totals["nin"] == pytest.approx(5.6, abs=0.06)
+    sizes = tomllib.loads((data_dir(csi.NAME) / "measurement.toml").read_text())["backgrounds"]
+    for name, published in (("brn", 18.4), ("nin", 5.6)):
+        assert sizes[name]["total"] == published
+        assert sizes[name]["of_templates"] == pytest.approx(published, abs=0.06)
 
 
 def test_templates_sum_to_the_published_totals_over_all_times(csi_likelihood):
