@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LABELS = {
     "PE": "photo-electrons",
     "E_keVee": "energy [keVee]",
-    "E_keVnr": "recoil energy [keV]",
+    "T_keVnr": "recoil energy [keV]",
     "F90": r"$F_{90}$",
     "t_us": r"recoil time [$\mu$s]",
     "cevns": "CEvNS",
@@ -33,11 +33,12 @@ LABELS = {
     "brn": "beam-related neutrons",
     "brn_delayed": "delayed neutrons",
     "activation": "neutrons and activation",
+    "steady": "steady-state background",
     "nin": "neutrino-induced neutrons",
     "ssb": "steady-state background",
 }
 FORMATS = (".pdf", ".png", ".svg")
-UNITS = {"t_us": r"$\mu$s", "E_keVee": "keVee", "E_keVnr": "keV", "mu_B": r"$\mu_B$", "cm2": "cm$^2$", "eV2": "eV$^2$"}
+UNITS = {"t_us": r"$\mu$s", "E_keVee": "keVee", "T_keVnr": "keV", "mu_B": r"$\mu_B$", "cm2": "cm$^2$", "eV2": "eV$^2$"}
 COLOURS = {
     "cevns": "#2a6fbb",
     "es": "#35978f",
@@ -46,9 +47,10 @@ COLOURS = {
     "nin": "#8073ac",
     "ssb": "#c9ccd1",
     "activation": "#c9ccd1",
+    "steady": "#c9ccd1",
 }
 SPARE_COLOURS = ("#1b7837", "#b2182b", "#c51b7d", "#bf812d")
-BACKGROUND_FIRST = ("activation", "ssb", "nin", "brn", "brn_delayed")
+BACKGROUND_FIRST = ("activation", "steady", "ssb", "nin", "brn", "brn_delayed")
 
 
 def spectra(measurement: Measurement, components: Mapping[str, np.ndarray], title: str = "") -> Figure:

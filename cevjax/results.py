@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import gammaincc
 
 from .errors import InvalidValueError
+from .goodness import deviance_moments, p_value
 from .likelihood import Likelihood
 
 
@@ -74,8 +74,20 @@ class FitResult:
 
     @property
     def p_value(self) -> float:
-        """Probability of a larger chi2, from the chi2 distribution with ``ndof`` degrees of freedom."""
-        return float(gammaincc(self.ndof / 2, max(self.chi2_min, 0.0) / 2))
+        """Probability of a larger chi2.
+
+        Bins with few counts do not have the chi2 of one degree of freedom, so the distribution is one of the same mean
+        and variance as the sum over the bins at the best fit; with many counts everywhere it is that of chi2 with
+        ``ndof`` degrees of freedom.
+        """
+        mean, variance = float(self.ndof - self.likelihood.n_bins), 2.0 * (self.ndof - self.likelihood.n_bins)
+        expected = self.expected()
+        for m in self.likelihood.measurements:
+            total = np.sum(list(expected[m.name].values()), axis=0)
+            ones = np.ones(m.shape)
+            moments = deviance_moments(total.ravel()) if m.sigma is None else (ones, 2 * ones)
+            mean, variance = mean + float(np.sum(moments[0])), variance + float(np.sum(moments[1]))
+        return p_value(self.chi2_min, mean, variance)
 
     def expected(self) -> dict[str, dict[str, np.ndarray]]:
         """Expected counts at the best fit: {measurement: {component: array}}."""

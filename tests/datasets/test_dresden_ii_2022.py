@@ -273,9 +273,7 @@ def test_malformed_release_files(copy, file, line, message):
 def test_a_release_with_an_unusable_bin(copy, line):
     lines = (copy / "data_release.txt").read_text().splitlines()
     (copy / "data_release.txt").write_text("\n".join([line, *lines[1:]]))
-    with pytest.raises(
-        ReleaseFileError, match="data_release.txt: expected 130 bins .* with positive errors"
-    ):
+    with pytest.raises(ReleaseFileError, match="data_release.txt: expected 130 bins .* with positive errors"):
         cevjax.load(NAME, release=copy)
 
 
