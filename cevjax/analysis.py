@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,10 @@ def parse_plugin(text: str, kind: str = "data set") -> tuple[str, dict[str, Any]
     >>> parse_plugin("coherent-csi-2021:pe_edges=0:60:3")[1]
     {'pe_edges': (0.0, 20.0, 40.0, 60.0)}
     """
-    name, _, rest = text.partition(":")
+    if kind == "data set" and Path(text).exists():
+        return text, {}
+    found = re.search(r":(?=[\w-]+=)", text)  # a path may hold other colons
+    name, rest = (text[: found.start()], text[found.end() :]) if found else text.partition(":")[::2]
     choices = {}
     for item in filter(None, rest.split(",")):
         key, separator, value = item.partition("=")

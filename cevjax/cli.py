@@ -37,6 +37,7 @@ from .interactions import Interaction, interaction
 from .interactions.base import CONTRIBUTIONS, FLAVOURS, contributes
 from .kinematics import recoil_energy_max
 from .likelihood import Likelihood
+from .measurement import Measurement
 from .nuclear_model import NuclearModel
 from .nuclei import target
 from .parameters import Parameter, check_values, merge
@@ -217,7 +218,8 @@ def _listing() -> dict[str, list[dict[str, Any]]]:
         "datasets": [
             {
                 "name": name,
-                "events": float(np.sum(m.observed)),
+                "total": float(np.sum(m.observed)),
+                "unit": m.unit,
                 "bins": " x ".join(f"{n} {axis}" for n, (axis, _) in zip(m.shape, m.axes, strict=True)),
                 "citation": m.citation,
                 "remark": m.remark,
@@ -350,7 +352,7 @@ def predict(like: Likelihood, values: dict[str, float], plot: PlotOption = None,
     }
     if not _emit(json, data):
         for m in like.measurements:
-            _print_counts(m.name, {c: float(v.sum()) for c, v in expected[m.name].items()}, float(m.observed.sum()))
+            _print_counts(m, {c: float(v.sum()) for c, v in expected[m.name].items()})
     if plot:
         _save_spectra(plot, like, {m: {c: np.asarray(v) for c, v in parts.items()} for m, parts in expected.items()})
 
@@ -552,7 +554,8 @@ def _save_spectra(path: Path, like: Likelihood, expected: dict[str, dict[str, np
 
     for m in like.measurements:
         name = path if len(like.measurements) == 1 else path.with_stem(f"{path.stem}-{m.name}")
-        plots.save(plots.spectra(m, expected[m.name], f"{m.name} ({m.citation})"), name)
+        figure = plots.spectra(m, expected[m.name], f"{m.name} ({m.citation})", remarks(like).get(m.name, ""))
+        plots.save(figure, name)
 
 
 def _print_rows(title: str, rows: list[dict[str, Any]]) -> None:
@@ -566,11 +569,16 @@ def _print_rows(title: str, rows: list[dict[str, Any]]) -> None:
     out.print()
 
 
-def _print_counts(name: str, components: dict[str, float], observed: float) -> None:
-    rows = [{"component": c, "events": f"{n:.1f}"} for c, n in components.items()]
-    rows += [{"component": "sum", "events": f"{sum(components.values()):.1f}"}]
-    rows += [{"component": "observed", "events": f"{observed:.6g}"}]
-    _print_rows(name, rows)
+def _print_counts(measurement: Measurement, components: dict[str, float]) -> None:
+    counts = {**{c: f"{n:.1f}" for c, n in components.items()}, "sum": f"{sum(components.values()):.1f}"}
+    counts["observed"] = f"{float(np.sum(measurement.observed)):.6g}"
+    _print_rows(_title(measurement), [{"component": c, measurement.unit: text} for c, text in counts.items()])
+
+
+def _title(measurement: Measurement) -> str:
+    """Name, statistic and choices."""
+    words = [f"{key}={value}" for key, value in (("statistic", measurement.statistic), *measurement.choices)]
+    return f"{measurement.name} ({', '.join(words)})"
 
 
 def _end(value: float | None, missing: str) -> str:
@@ -592,15 +600,16 @@ def _print_fit(result: FitResult) -> None:
         ]
         if rows:
             _print_rows(title, rows)
-    for name, components in data["expected"].items():
-        _print_counts(name, components, data["observed"][name])
+    for m in result.likelihood.measurements:
+        _print_counts(m, data["expected"][m.name])
     if result.dropped:
         out.print(f"Left out, because a free parameter describes the same: {', '.join(result.dropped)}")
     for other in result.other_minima[:3]:
         where = ", ".join(f"{name} = {other.values[name]:.4g}" for name in result.free)
         out.print(f"Another minimum: chi2 {other.chi2:.3f} at {where}")
+    probability = "" if result.p_value is None else f", p = {result.p_value:.3f}"
     out.print(
-        f"chi2_min {result.chi2_min:.3f} for {result.ndof} degrees of freedom, p = {result.p_value:.3f}; "
+        f"chi2_min {result.chi2_min:.3f} for {result.ndof} degrees of freedom{probability}; "
         f"{result.message}; {result.seconds:.2f} s"
     )
 

@@ -19,7 +19,7 @@ def deviance_moments(expected: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
     >>> mean, variance = deviance_moments([0.01, 1.0, 1e4])
     >>> [round(float(x), 3) for x in (*mean, *variance)]
-    [0.096, 1.147, 1.0, 0.672, 1.283, 2.0]
+    [0.092, 1.147, 1.0, 0.524, 1.365, 2.0]
     """
     mu = np.atleast_1d(np.asarray(expected, float))
     mean, variance = 1 + 1 / (6 * np.maximum(mu, LARGE)), 2 + 2 / (3 * np.maximum(mu, LARGE))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from .errors import InvalidValueError
@@ -72,6 +73,8 @@ class Likelihood:
 
     measurements: tuple[Measurement, ...]
     interaction: Interaction
+    note: str = ""
+    """What its data are, where they are not those of the measurements."""
 
     def __init__(self, measurements: Measurement | Sequence[Measurement], interaction: Interaction):
         if isinstance(measurements, Measurement):
@@ -170,7 +173,13 @@ class Likelihood:
         The auxiliary measurements stay at their means: a nuisance moved in ``params`` costs its penalty there.
         """
         expected = self.expected(params)
-        return self.with_observed([_total(expected[m.name]) for m in self.measurements])
+        other = self.with_observed([_total(expected[m.name]) for m in self.measurements])
+        if not any(isinstance(value, Tracer) for value in params.values()):
+            nominal = self.nominal()
+            values = {name: float(np.asarray(value)) for name, value in params.items()}
+            moved = [f"{name} = {value:.6g}" for name, value in values.items() if value != nominal.get(name)]
+            other.note = f"Asimov data, the expectation at {', '.join(moved) or 'the nominal point'}"
+        return other
 
     def with_observed(self, observed: Iterable[ArrayLike]) -> Likelihood:
         """The same likelihood with other counts, one array a measurement."""

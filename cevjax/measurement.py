@@ -73,7 +73,7 @@ def _ratio(other: np.ndarray, nominal: np.ndarray) -> np.ndarray:
     return np.where(nominal > 0, other / np.where(nominal > 0, nominal, 1.0), 1.0)
 
 
-class Shape(eqx.Module):
+class ShapeChange(eqx.Module):
     """A change of shape that keeps the number of events, and never makes one negative.
 
     The counts are multiplied by the exponential of the sum of the morphs, which are those of logarithms, and scaled
@@ -189,7 +189,7 @@ class Template(Component):
     name: str = eqx.field(static=True)
     counts: Array
     norm: Norm = Norm()
-    shape: Shape | None = None
+    shape: ShapeChange | None = None
 
     def __call__(self, params, interaction):
         counts = self.counts if self.shape is None else self.shape(self.counts, params)
@@ -209,7 +209,7 @@ class Spread(Component):
     name: str = eqx.field(static=True)
     inner: Component
     fractions: Array
-    shape: Shape | None = None
+    shape: ShapeChange | None = None
 
     @property
     def parameters(self):
@@ -247,6 +247,8 @@ class Measurement(eqx.Module):
         citation: what to cite.
         remark: what everyone who sees a result must know about the data.
         contains: names of data sets whose events are among these.
+        unit: of the counts.
+        choices: what was chosen when it was loaded, by name.
 
     Raises:
         InvalidValueError: counts of the wrong shape, negative or not finite; edges that do not increase.
@@ -263,6 +265,8 @@ class Measurement(eqx.Module):
     citation: str = eqx.field(static=True, default="")
     remark: str = eqx.field(static=True, default="")
     contains: tuple[str, ...] = eqx.field(static=True, default=())
+    unit: str = eqx.field(static=True, default="events")
+    choices: tuple[tuple[str, str], ...] = eqx.field(static=True, default=())
 
     def __check_init__(self):
         for axis, edges in self.axes:
@@ -278,6 +282,7 @@ class Measurement(eqx.Module):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Number of bins along each axis."""
         return tuple(len(edges) - 1 for _, edges in self.axes)
 
     @property

@@ -44,6 +44,7 @@ class Parameter:
         supersedes: nuisances that describe the same thing; they stay at nominal while this one is free.
         members: for a parameter that stands for several at once (``R_n_CsI``): where it is given, its value
             replaces theirs. Such a parameter is not part of the nominal point.
+        private: name of the one measurement that it may belong to; empty if others may share it.
         owner: who defines it (set by :func:`merge`).
     """
 
@@ -60,6 +61,7 @@ class Parameter:
     description: str = ""
     supersedes: tuple[str, ...] = field(default=(), compare=False)
     members: tuple[str, ...] = ()
+    private: str = ""
     owner: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -142,7 +144,9 @@ def merge(owners: Iterable[tuple[str, Iterable[Parameter]]]) -> dict[str, Parame
 
 def _difference(a: Parameter, b: Parameter) -> str:
     fields = ((f.name, getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a) if f.compare)
-    return ", ".join(f"{name} {x!r} and {y!r}" for name, x, y in fields if x != y)
+    different = {name: f"{name} {x!r} and {y!r}" for name, x, y in fields if x != y}
+    telling = [different[name] for name in ("nominal", "unit", "constraint", "bounds", "private") if name in different]
+    return ", ".join(telling or different.values())
 
 
 def check_members(parameter: Parameter, given: Iterable[str]) -> None:

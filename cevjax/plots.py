@@ -53,13 +53,16 @@ SPARE_COLOURS = ("#1b7837", "#b2182b", "#c51b7d", "#bf812d")
 BACKGROUND_FIRST = ("activation", "steady", "ssb", "nin", "brn", "brn_delayed")
 
 
-def spectra(measurement: Measurement, components: Mapping[str, np.ndarray], title: str = "") -> Figure:
+def spectra(
+    measurement: Measurement, components: Mapping[str, np.ndarray], title: str = "", remark: str | None = None
+) -> Figure:
     """Projections on each axis: stacked components, data with Poisson errors, and residuals below.
 
     Args:
         measurement: gives bins, data and, for Gaussian data, their errors.
         components: {name: expected counts on the bins}, such as ``FitResult.expected()[measurement.name]``.
         title: above the figure.
+        remark: below it; None for that of the measurement.
     """
     axes = measurement.axes
     figure = Figure(figsize=(5.6 * len(axes), 5.4), layout="constrained")
@@ -72,10 +75,12 @@ def spectra(measurement: Measurement, components: Mapping[str, np.ndarray], titl
         if measurement.sigma is not None:
             sigma = np.sqrt(np.sum(np.asarray(measurement.sigma) ** 2, axis=others))
         _projection(grid[0, i], grid[1, i], name, np.array(edges), projected, observed, sigma)
+        grid[0, i].set_ylabel(f"{measurement.unit} / {UNITS.get(name, name)}")
     grid[0, 0].legend(frameon=False, fontsize=9)
     grid[1, 0].set_ylabel("residual / sigma")
-    if title or measurement.remark:
-        lines = [title, *textwrap.wrap(measurement.remark, 70 * len(axes))]
+    remark = measurement.remark if remark is None else remark
+    if title or remark:
+        lines = [title, *textwrap.wrap(remark, 70 * len(axes))]
         figure.suptitle("\n".join(filter(None, lines)), fontsize=11)
     return figure
 
@@ -103,7 +108,6 @@ def _projection(
     errors = poisson_errors(observed) if sigma is None else (sigma, sigma)
     style = {"color": "black", "marker": "o", "markersize": 4, "linestyle": "none", "capsize": 0}
     top.errorbar(centre, observed / width, yerr=np.array(errors) / width, label="data", **style)
-    top.set_ylabel(f"events / {UNITS.get(name, name)}")
     if sigma is None:
         top.set_ylim(bottom=0)
     root = np.sqrt(np.maximum(below, 1e-12)) if sigma is None else sigma

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
@@ -123,12 +124,17 @@ def forecast_names() -> tuple[str, ...]:
     return tuple(sorted(file.parent.name for file in data_dir("future").glob(f"*/{DESCRIPTION}")))
 
 
-def dataset_loader(name: str) -> Callable[..., Measurement]:
+def dataset_loader(name: str | os.PathLike[str]) -> Callable[..., Measurement]:
     """The function that loads the measurement called ``name``, or described by the folder ``name``.
 
     Raises:
         UnknownNameError: no such data set; the message offers the nearest name.
+        InvalidValueError: neither a name nor a path.
     """
+    if isinstance(name, os.PathLike):
+        return partial(_folder_loader(), Path(name))
+    if not isinstance(name, str):
+        raise InvalidValueError(f"A data set must be given by its name or the path of a folder, but was {name!r}.")
     module_name = name.replace("-", "_")
     if name in dataset_names():
         if module_name in _modules("cevjax.datasets"):
@@ -136,7 +142,7 @@ def dataset_loader(name: str) -> Callable[..., Measurement]:
         return _load("cevjax.datasets", name)
     if name in forecast_names():
         return partial(_folder_loader(), data_dir("future") / name)
-    if any(separator in name for separator in "/\\") or (Path(name) / DESCRIPTION).is_file():
+    if any(separator in name for separator in "/\\") or (name and Path(name).exists()):
         return partial(_folder_loader(), Path(name))
     raise UnknownNameError("data set", name, (*dataset_names(), *forecast_names()))
 

@@ -228,9 +228,10 @@ def release_path(name: str, release: str | Path) -> Path:
     """
     if release == "fetched":
         return fetched(name)
-    if not Path(release).is_dir():
-        raise ReleaseFileError(f"Argument `release` must be the folder of the {name} release, but {release} is none.")
-    return Path(release)
+    folder = Path(release).expanduser() if isinstance(release, str | os.PathLike) and release else None
+    if folder is None or not folder.is_dir():
+        raise ReleaseFileError(f"Argument `release` must be the folder of the {name} release, but {release!r} is none.")
+    return folder
 
 
 # ------------------------------------------------------------------------------------------------------------- download

@@ -41,6 +41,7 @@ class FitResult:
         converged: whether the minimiser reached its tolerance.
         message: how it ended, in words.
         at_bound: fitted parameters that sit at a bound.
+        flat: fitted parameters that the likelihood does not depend on.
         dropped: nuisances left out because a free parameter describes the same thing.
         other_minima: further minima that the starts led to.
         steps: of the minimiser, from the start that led to the best fit.
@@ -57,6 +58,7 @@ class FitResult:
     converged: bool
     message: str
     at_bound: tuple[str, ...] = ()
+    flat: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     other_minima: tuple[LocalMinimum, ...] = ()
     steps: int = 0
@@ -68,18 +70,20 @@ class FitResult:
 
     @property
     def ndof(self) -> int:
-        """Bins plus auxiliary measurements less fitted parameters."""
+        """Bins plus auxiliary measurements less fitted parameters, but for those without effect."""
         auxiliary = sum(self.likelihood.parameters[name].constraint is not None for name in self.names)
-        return self.likelihood.n_bins + auxiliary - len(self.names)
+        return self.likelihood.n_bins + auxiliary - len(self.names) + len(self.flat)
 
     @property
-    def p_value(self) -> float:
-        """Probability of a larger chi2.
+    def p_value(self) -> float | None:
+        """Probability of a larger chi2; None without degrees of freedom.
 
         Bins with few counts do not have the chi2 of one degree of freedom, so the distribution is one of the same mean
         and variance as the sum over the bins at the best fit; with many counts everywhere it is that of chi2 with
         ``ndof`` degrees of freedom.
         """
+        if self.ndof <= 0:
+            return None
         mean, variance = float(self.ndof - self.likelihood.n_bins), 2.0 * (self.ndof - self.likelihood.n_bins)
         expected = self.expected()
         for m in self.likelihood.measurements:
@@ -201,13 +205,15 @@ def describe(like: Likelihood, command: str) -> dict[str, Any]:
         "statistic": {m.name: m.statistic for m in like.measurements}
         if len({m.statistic for m in like.measurements}) > 1
         else like.measurements[0].statistic,
+        "choices": {m.name: dict(m.choices) for m in like.measurements},
         "remarks": remarks(like),
     }
 
 
 def remarks(like: Likelihood) -> dict[str, str]:
     """What everyone who sees a result must know about its data, by data set."""
-    return {m.name: m.remark for m in like.measurements if m.remark}
+    found = {m.name: "; ".join(filter(None, (m.remark, like.note))) for m in like.measurements}
+    return {name: text for name, text in found.items() if text}
 
 
 UNFINISHED: set[Path] = set()

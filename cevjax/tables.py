@@ -21,6 +21,7 @@ def data_dir(name: str) -> Path:
 
 
 def read_toml(path: Path) -> dict:
+    """Contents of a TOML file."""
     with path.open("rb") as file:
         return tomllib.load(file)
 
@@ -42,7 +43,7 @@ def read_table(
             expected.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise ReleaseFileError(f"File {path} does not exist; expected a table of {what or 'numbers'}.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -53,17 +54,20 @@ def read_table(
         if not text or number <= skip:
             continue
         fields = text.split(delimiter)
+        expected = f"{columns} finite numbers" if columns else "finite numbers"
+        if delimiter:
+            expected += f" separated by {delimiter!r}"
+        expected += f" ({what})" if what else ""
         columns = columns or len(fields)
         try:
             row = [float(field) for field in fields]
         except ValueError:
             row = []
         if len(row) != columns or not np.all(np.isfinite(row)):
-            expected = f"{columns} finite numbers" + (f" ({what})" if what else "")
             raise ReleaseFileError(f"File {path}, line {number}: expected {expected}, but found {line.strip()!r}.")
         rows.append(row)
     if not rows:
-        raise ReleaseFileError(f"File {path} holds no data; expected lines of {columns} numbers ({what}).")
+        raise ReleaseFileError(f"File {path} holds no data; expected lines of numbers ({what or 'a table'}).")
     return np.array(rows)
 
 
@@ -73,9 +77,13 @@ def write_table(path: Path, header: str, rows: ArrayLike, delimiter: str = ",") 
     path.write_text("\n".join(lines) + "\n")
 
 
-def hashes(paths: Iterable[Path]) -> dict[str, str]:
-    """{name: sha256} of files."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+def hashes(paths: Iterable[Path], folder: Path | None = None) -> dict[str, str]:
+    """{name: sha256} of files; names relative to ``folder`` if it is given."""
+
+    def name(path: Path) -> str:
+        return path.relative_to(folder).as_posix() if folder else path.name
+
+    return {name(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def write_manifest(

@@ -105,7 +105,7 @@ def test_list_has_every_topic():
     assert [row["name"] for row in data["datasets"]] == list(registry.dataset_names())
     assert [row["name"] for row in data["interactions"]] == list(registry.interaction_names())
     csi = next(row for row in data["datasets"] if row["name"] == DATA)
-    assert csi["events"] == 1578 and "2110.07730" in csi["citation"]
+    assert (csi["total"], csi["unit"]) == (1578, "events") and "2110.07730" in csi["citation"]
     assert {"dataset": DATA, "name": STATISTIC} in data["statistics"]
     assert {row["name"] for row in data["forecasts"]} == set(registry.forecast_names()) >= {"ess-csi", "coh-ar-750"}
     assert all(row["title"] for row in data["forecasts"])
@@ -797,8 +797,45 @@ def test_a_folder_in_place_of_a_name(tmp_path):
     assert both["mine"]["axes"]["E_keVee"][0] == 0.2 and len(both) == 2
 
 
+def test_choices_are_part_of_every_output():
+    words = ("dresden-ii-2022:quenching=ybe,flux=efk",)
+    assert output("predict", *words)["choices"] == {"dresden-ii-2022": {"quenching": "ybe", "flux": "efk"}}
+    shown = succeed("predict", *words).stdout
+    assert "dresden-ii-2022 (statistic=default, quenching=ybe, flux=efk)" in shown and "counts/(3 kg d)" in shown
+
+
+def test_asimov_data_are_called_so(tmp_path):
+    words = ("conus-plus-2025", "--asimov", "sin2_theta_w=0.25")
+    assert "Asimov data, the expectation at sin2_theta_w = 0.25" in succeed("fit", *words).stdout
+    remark = output("fit", *words)["remarks"]["conus-plus-2025"]
+    assert "third party" in remark and "Asimov data, the expectation at sin2_theta_w = 0.25" in remark
+
+
+def test_no_probability_without_degrees_of_freedom():
+    words = ("fit", "coherent-csi-2017:statistic=1711.09773", "--free", "sin2_theta_w")
+    data = output(*words)
+    assert data["ndof"] == 0 and data["p_value"] is None
+    assert "0 degrees of freedom; converged" in succeed(*words).stdout
+
+
+def test_a_parameter_without_effect_is_no_degree_of_freedom():
+    """The collaboration's own fit of LAr has no interaction in it."""
+    data = output("fit", "coherent-lar-2020:statistic=2003.10630", "--free", "sin2_theta_w")
+    assert data["ndof"] == 959 and data["other_minima"] == []
+    assert data["parameters"]["sin2_theta_w"]["error"] is None and "does not depend on sin2" in data["message"]
+
+
+def test_paths_with_colons_and_files(tmp_path):
+    folder = tmp_path / "a:b c"
+    folder.mkdir()
+    (folder / "measurement.toml").write_text(OWN)
+    for words in (str(folder), f"{folder}/", f"{folder}:form_factor=fermi", str(folder / "measurement.toml")):
+        assert list(output("predict", words)["datasets"]) == ["a:b c"]
+
+
 def test_a_folder_that_is_none_or_wrong(tmp_path):
     assert "measurement.toml" in refuse("fit", tmp_path)
+    assert "measurement.toml" in refuse("fit", ".")
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "measurement.toml").write_text(OWN.replace("mass_kg = 3.0", "mas_kg = -3.0"))

@@ -18,7 +18,7 @@ import cevjax
 from cevjax.constants import G_F, HBARC, M_MUON, MEV2_TO_CM2, TAU_MUON, TAU_PION
 from cevjax.couplings import couplings
 from cevjax.detector import FORECAST, load_folder
-from cevjax.errors import InvalidValueError, ReleaseFileError, UnknownNameError
+from cevjax.errors import InvalidValueError, ParameterClashError, ReleaseFileError, UnknownNameError
 from cevjax.fluxes import Reactor, ReactorFluence
 from cevjax.fluxes.pion_decay_at_rest import NU_MU_ENERGY
 from cevjax.form_factors import Helm
@@ -299,14 +299,14 @@ def test_a_reactor_folder_equals_the_measurement_by_hand(folder):
 
 def test_the_nuisances_act_where_they_belong(folder):
     measurement = load_folder(folder())
-    names = {"my_detector_flux", "my_detector_quenching", "my_detector_flat", "livetime"}
+    names = {"my_detector_flux", "my_detector_quenching", "my_detector_flat", "my_detector_livetime"}
     assert {p.name for p in measurement.nuisances} == names
     nominal = expected(measurement)
 
     def ratio(**values):
         return {name: part / nominal[name] for name, part in expected(measurement, **values).items()}
 
-    moved = ratio(livetime=2.0)
+    moved = ratio(my_detector_livetime=2.0)
     np.testing.assert_allclose(moved["cevns"], 1.02)
     np.testing.assert_allclose(moved["flat"], 1.02)
     np.testing.assert_allclose(moved["rise"], 1.0)
@@ -424,15 +424,42 @@ def test_scattering_on_electrons(folder):
     always = expected(load_folder(folder(*text), es=True))["es"]
     np.testing.assert_array_equal(expected(load_folder(folder(SPALLATION, *detector), es=True))["es"], always)
     assert "es" not in [c.name for c in load_folder(folder(*text), es=False).components]
-    sharp = expected(load_folder(folder(SPALLATION), es=True))["es"]
-    blurred = (SPALLATION, ('kind = "none"', 'kind = "gaussian"\nnoise_kev = 0.02'))
+    sharp = expected(load_folder(folder(SPALLATION, detector[1]), es=True))["es"]
+    blurred = (SPALLATION, ('kind = "none"', 'kind = "gaussian"\nnoise_kev = 0.02'), detector[1])
     np.testing.assert_allclose(expected(load_folder(folder(*blurred), es=True))["es"], sharp, rtol=1e-4)
     np.testing.assert_allclose(always, sharp, rtol=0.06)
 
 
-def test_light_elements_have_no_shells():
-    with pytest.raises(InvalidValueError, match=r"electrons of ess-c3f8 cannot be counted.*'C'.*electron_recoils"):
-        cevjax.load("ess-c3f8", es=True)
+def test_electrons_that_cannot_be_counted(folder):
+    """Elements without known shells, and energies of nuclear recoils."""
+    unknown = ('"none"', '"constant"\nfactor = 0.1'), ('"CsI"', '"C3F8"')
+    with pytest.raises(InvalidValueError, match=r"of my-detector cannot be counted.*'C'.*electron_recoils"):
+        load_folder(folder(SPALLATION, *unknown), es=True)
+    with pytest.raises(InvalidValueError, match=r"of ess-ar cannot be counted where energies are those of nuc"):
+        cevjax.load("ess-ar", es=True)
+    signal = ("[target]", 'electron_recoils = "signal"\n[target]')
+    with pytest.raises(InvalidValueError, match="`electron_recoils` must be 'rejected' where energies"):
+        load_folder(folder(SPALLATION, signal))
+
+
+def test_own_nuisances_are_nobody_elses(folder, tmp_path):
+    """Names that only differ in what a parameter's name cannot hold clash; shared ones are common."""
+    first, second = (
+        load_folder(folder(GERMANIUM, ("[target]", f'name = "{n}"\n[target]'))) for n in ("det-a", "det_a")
+    )
+    with pytest.raises(ParameterClashError, match="det_a_flux.*measurement det-a and by measurement det_a.*private"):
+        cevjax.Likelihood([first, second], cevjax.StandardModel())
+    shared = ('name = "livetime"', 'name = "livetime"\nshared = true')
+    both = [load_folder(folder(GERMANIUM, shared, ("[target]", f'name = "{n}"\n[target]'))) for n in ("one", "two")]
+    like = cevjax.Likelihood(both, cevjax.StandardModel())
+    assert {n for n in like.nuisances if "livetime" in n} == {"livetime"} and "one_flux" in like.nuisances
+
+
+def test_byte_order_marks_are_no_problem(folder):
+    marked = folder()
+    path = marked / "measurement.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_folder(path).name == "my-detector"
 
 
 def test_counts_make_it_poisson_or_gaussian(folder):
@@ -549,10 +576,11 @@ def test_bins_add_up(tmp_path_factory, low, ratio, number, spacing, relative):
 
 # -------------------------------------------------------------------------------------------------------- wrong input
 
+TWICE = '[[nuisances]]\nname = "livetime"\nrelative_error = 0.01\non = ["flat"]\n[bins]'
 COUNTED = '\n[counts]\nfile = "counts.csv"\n'
 WRONG = {
-    "negative": (("mass_kg = 2.924", "mass_kg = -3"), r"key `target.mass_kg` must be a positive number, but was -3\."),
-    "a word": (("mass_kg = 2.924", 'mass_kg = "3"'), r"key `target.mass_kg` must be a positive number, but was '3'"),
+    "negative": (("mass_kg = 2.924", "mass_kg = -3"), r"`target.mass_kg` must be .* up to 1e9, but was -3\."),
+    "a word": (("mass_kg = 2.924", 'mass_kg = "3"'), r"`target.mass_kg` must be .* up to 1e9, but was '3'"),
     "infinite": (("baseline_m = 10.39", "baseline_m = inf"), r"`flux.baseline_m` must be a positive number, but"),
     "a boolean": (("low = 0.2", "low = true"), r"`bins.low` must be a number that is not negative, but was True"),
     "missing": (("mass_kg = 2.924", ""), r"key `target.mass_kg` is missing; it must be a positive number"),
@@ -586,7 +614,12 @@ WRONG = {
     "shape": (('shape = "line"', 'shape = "lime"'), r"Unknown `backgrounds\[2\].shape` 'lime'\."),
     "same names": (('name = "rise"', 'name = "flat"'), r"`backgrounds.name` must be different names"),
     "component": (('"cevns", "flat"', '"cevn"'), r"key `nuisances.on` of 'livetime': Unknown component 'cevn'"),
-    "clash": (('"livetime"', '"my_detector_flat"'), r"'my_detector_flat' must have the same meaning and error"),
+    "clash": (('"livetime"', '"flat"'), r"'my_detector_flat' must have the same meaning and error"),
+    "nuisance twice": (("[bins]", TWICE), r"'livetime' came twice"),
+    "component twice": (('"cevns", "flat"', '"cevns", "cevns"'), r"must name each component once"),
+    "fractions": (("U235 = 0.58", "U235 = 5.8"), r"`flux.fission_fractions` must be .* with a sum of 1"),
+    "per cent": (("relative_error = 0.01", "relative_error = 50"), r"must be a relative error, above 0 and up to 2"),
+    "falling": (('"lindhard"\nk = 0.157', '"polynomial"\ncoefficients = [-0.1]'), r"`quenching` must give"),
     "name": (('name = "rise"', 'name = "a rise"'), r"key `backgrounds\[1\].name` must be a name of letters, digits"),
     "TOML": (("mass_kg = 2.924", "mass_kg = 2.924 kg"), r"is not TOML: .*\(at line 6, column"),
     "time": (("[bins]", "[time]\nedges_us = [0, 1]\npulse_sigma_us = 1\n[bins]"), r"key `time` must go with a pulsed"),
@@ -647,7 +680,11 @@ def test_wrong_counts_are_named(folder, counts, error, message):
             "1,0.1\n1,0.2\n",
             r"curve\.csv: expected at least two lines .*increases",
         ),
-        ('model = "table"\nfile = "curve.csv"', "1,0.1,3\n", r"curve\.csv, line 1: expected 2 finite numbers \(recoil"),
+        (
+            'model = "table"\nfile = "curve.csv"',
+            "1,0.1,3\n",
+            r"curve\.csv, line 1: expected 2 finite numbers separated by ',' \(recoil",
+        ),
         ('model = "table"\nfile = "curve.csv"', "1,0.1\n2,-0.1\n", r"curve\.csv: expected .* no number below 0"),
     ],
 )
@@ -659,7 +696,7 @@ def test_wrong_tables_are_named(folder, change, table, message):
 
 def test_wrong_arguments_are_named(folder, tmp_path):
     for path in (tmp_path / "nothing", tmp_path):
-        with pytest.raises(InvalidValueError, match=r"Argument `path` must be a folder with a file measurement\.toml"):
+        with pytest.raises(InvalidValueError, match=r"must be a folder with a file measurement\.toml"):
             load_folder(path)
     for factor in (0, -1.0, math.inf, math.nan, "many", None):
         with pytest.raises(InvalidValueError, match=r"Argument `exposure_factor` must be a positive number"):

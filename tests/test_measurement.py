@@ -13,7 +13,17 @@ from hypothesis.extra import numpy as hnp
 
 import cevjax
 from cevjax.errors import InvalidValueError
-from cevjax.measurement import Background, Component, Measurement, Morph, Norm, Shape, Spread, Template, normalisation
+from cevjax.measurement import (
+    Background,
+    Component,
+    Measurement,
+    Morph,
+    Norm,
+    ShapeChange,
+    Spread,
+    Template,
+    normalisation,
+)
 from cevjax.parameters import pull
 
 EDGES = (0.0, 1.0, 2.0, 4.0)
@@ -290,7 +300,7 @@ def test_spreading_moves_no_event_in_energy_or_time(weights, scale):
 def test_a_spread_component_is_its_inner_one():
     sm, other = cevjax.StandardModel(), cevjax.MagneticMoment()
     tilt = Morph.of_logarithms("shape", np.ones(4), np.array([0.4, 0.8, 1.2, 1.6]))
-    spread = Spread("f90", Inner(), jnp.full((3, 4), 0.25), Shape((tilt,), axes=(1,)))
+    spread = Spread("f90", Inner(), jnp.full((3, 4), 0.25), ShapeChange((tilt,), axes=(1,)))
     assert spread.name == "f90" and [p.name for p in spread.parameters] == ["scale"]
     assert spread.relevant(sm) and not spread.relevant(other)
     prepared = spread.prepare(sm)
@@ -304,13 +314,13 @@ def test_a_spread_component_is_its_inner_one():
 def test_a_shape_keeps_events_and_their_sign():
     """Through the templates at -1 and 1; and whatever the pull, no event is lost or negative."""
     nominal, up, down = (np.array(x) for x in ([4.0, 3.0, 0.0, 1.0], [1.0, 3.0, 0.0, 4.0], [6.0, 2.0, 0.0, 0.0]))
-    shape = Shape((Morph.of_logarithms("a", nominal, up, down),))
+    shape = ShapeChange((Morph.of_logarithms("a", nominal, up, down),))
     np.testing.assert_allclose(shape(jnp.asarray(nominal), {"a": 1.0}), up, rtol=1e-12)
     np.testing.assert_allclose(shape(jnp.asarray(nominal), {"a": -1.0}), down, atol=1e-3)
     for a in np.linspace(-4, 4, 33):
         found = np.asarray(shape(jnp.asarray(nominal), {"a": a}))
         assert found.sum() == pytest.approx(8.0, rel=1e-12) and np.all(found >= 0) and found[2] == 0
-    empty = Shape((Morph.of_logarithms("a", np.zeros(3), np.ones(3)),))
+    empty = ShapeChange((Morph.of_logarithms("a", np.zeros(3), np.ones(3)),))
     np.testing.assert_array_equal(empty(jnp.zeros(3), {"a": 0.7}), 0.0)
     assert np.all(np.isfinite(jax.jacfwd(lambda a: empty(jnp.zeros(3), {"a": a}))(0.7)))
 

@@ -257,3 +257,20 @@ def test_a_broken_plug_in_spoils_nothing_but_itself(outside):
         assert outside[key]["status"] == 2 and words in outside[key]["error"]
     assert "cannot be loaded" in outside["listed"]["broken-force"]
     assert outside["listed"]["neutron-force"] == "Couples to neutrons alone."
+
+
+def test_paths_and_things_that_are_neither():
+    folder = data_dir("future") / "ess-ge"
+    assert load(folder).name == load(folder / "measurement.toml").name == "ess-ge"
+    assert load(folder, form_factor="fermi").choices == (("form_factor", "fermi"),)
+    for wrong in (None, 5, b"ess-ge"):
+        with pytest.raises(InvalidValueError, match="by its name or the path of a folder"):
+            load(wrong)
+
+
+def test_an_own_detector_cannot_pass_for_known_data(tmp_path):
+    folder = tmp_path / NAME
+    folder.mkdir()
+    (folder / "measurement.toml").write_text((data_dir("future") / "ess-ge" / "measurement.toml").read_text())
+    with pytest.raises(InvalidValueError, match="key `name` must be given, and not be that of a known data set"):
+        load(folder)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from os import PathLike
 from typing import Any
 
 from ..errors import InvalidValueError
@@ -10,7 +12,7 @@ from ..measurement import Measurement
 from ..registry import check_choices, dataset_loader
 
 
-def load(name: str, /, **choices: Any) -> Measurement:
+def load(name: str | PathLike[str], /, **choices: Any) -> Measurement:
     """Load a measurement by name, or a user's own from its folder.
 
     Args:
@@ -27,11 +29,12 @@ def load(name: str, /, **choices: Any) -> Measurement:
     1578.0
     """
     loader = dataset_loader(name)
-    check_choices("data set", name, loader, choices)
+    check_choices("data set", str(name), loader, choices)
     measurement = loader(**choices)
     if not isinstance(measurement, Measurement):
         raise InvalidValueError(f"Data set {name!r} must load as a Measurement, but gave {type(measurement).__name__}.")
-    return measurement
+    chosen = {key: value for key, value in choices.items() if value is not None and key != "statistic"}
+    return replace(measurement, choices=tuple((key, str(value)) for key, value in chosen.items()))
 
 
 def statistics(name: str) -> tuple[str, ...]:

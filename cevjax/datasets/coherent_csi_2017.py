@@ -33,7 +33,7 @@ from ..form_factors import FormFactor
 from ..form_factors import form_factor as make_form_factor
 from ..measurement import Component, Measurement, Norm, Template, normalisation
 from ..nuclear_model import NuclearModel
-from ..nuclei import compound
+from ..nuclei import target as known_target
 from ..parameters import Parameter, pull
 from ..releases import release_path
 from ..response import UNQUENCHED, BinnedResponse, PoissonResolution, SigmoidEfficiency, TabulatedQuenching
@@ -131,14 +131,15 @@ class Signal(NamedTuple):
     def components(
         self,
         norm: Norm,
+        norm_of_electrons: Norm,
         edges: tuple[float, ...],
         time: np.ndarray | None = None,
         quenching_nuisance: str | None = None,
         **size,
     ) -> tuple[Component, ...]:
-        """Scattering on nuclei, and on electrons unless it is left out."""
+        """Scattering on nuclei, and on electrons unless it is left out; these are not quenched, nor is their norm."""
         detector, beam, response = self.facts["detector"], self.facts["flux"], self.facts["response"]
-        target = replace(compound("CsI", Cs=1, I=1), molar_mass=detector["molar_mass"])
+        target = replace(known_target(detector["target"]), molar_mass=detector["molar_mass"])
         resolution = PoissonResolution(response["light_yield"])
         selection = SigmoidEfficiency(response["efficiency"])
         common = {
@@ -160,7 +161,7 @@ class Signal(NamedTuple):
             target=target,
             recoil_kev=ELECTRON_RECOILS_KEV,
             response=BinnedResponse(UNQUENCHED, resolution, selection, edges),
-            norm=Norm(norm.pulls[:1]),  # of the flux, where the statistic tells it from the rest
+            norm=norm_of_electrons,
             always=bool(self.es),
             **common,
         )
@@ -177,13 +178,15 @@ def _default(tables: Tables, facts: dict, signal: Signal) -> dict:
     ]
     flux = facts["flux"]["relative_error"]
     prompt, delayed, neutrons = tables.times.T
+    norm = normalisation(nuisances, ("sns_flux", flux), ("csi2017_signal", (errors["signal"] ** 2 - flux**2) ** 0.5))
     signals = signal.components(
-        normalisation(nuisances, ("sns_flux", flux), ("csi2017_signal", (errors["signal"] ** 2 - flux**2) ** 0.5)),
+        norm,
+        norm,
         PE_EDGES,
         np.stack([prompt, delayed, delayed]),
         "csi2017_quenching",
         size_nuisance="csi2017_radius",
-        size_sigma=0.05,
+        size_sigma=errors["radius"],
     )
     steady = tables.anticoincident.sum(axis=1) / tables.anticoincident.sum()
     falling = -np.diff(np.exp(-sizes["ssb"]["rate"] * np.array(TIME_EDGES)))
@@ -212,7 +215,7 @@ def _spectrum(tables: Tables, facts: dict, signal: Signal) -> dict:
         "axes": (("PE", PE_EDGES),),
         "observed": on - off,
         "sigma": np.sqrt(on + off),
-        "components": (*signal.components(norm, PE_EDGES), neutrons),
+        "components": (*signal.components(norm, Norm(norm.pulls[:1]), PE_EDGES), neutrons),
         "nuisances": tuple(nuisances),
     }
 
@@ -228,7 +231,7 @@ def _one_bin(tables: Tables, facts: dict, signal: Signal) -> dict:
         "axes": (("PE", edges),),
         "observed": [on - off],
         "sigma": [(on - off + 2 * off + facts["backgrounds"]["brn"]["total"]) ** 0.5],
-        "components": (*signal.components(norm, edges), neutrons),
+        "components": (*signal.components(norm, norm, edges), neutrons),
         "nuisances": tuple(nuisances),
     }
 
@@ -261,7 +264,8 @@ def read_release(folder: Path) -> Tables:
         coincident=_read_counts(folder / "data_coincidence_beamOn.txt"),
         anticoincident=_read_counts(folder / "data_anticoincidence_beamOn.txt"),
         times=np.stack([table[:12, 1] for table in times], axis=1),
-        neutrons=_read_neutrons(folder / "promptPDF.txt"),
+        # some copies of the release come without this file
+        neutrons=_read_neutrons(file) if (file := folder / "promptPDF.txt").exists() else read_embedded().neutrons,
     )
 
 

@@ -31,7 +31,7 @@ from ..constants import TAU_MUON, TAU_PION
 from ..errors import ReleaseFileError, check_name
 from ..fluxes import PionDecayAtRest, fluence
 from ..form_factors import form_factor as make_form_factor
-from ..measurement import Component, Measurement, Morph, Norm, Shape, Spread, Template, normalisation
+from ..measurement import Component, Measurement, Morph, Norm, ShapeChange, Spread, Template, normalisation
 from ..nuclear_model import NuclearModel
 from ..nuclei import target
 from ..parameters import Parameter, pull
@@ -190,11 +190,11 @@ def _default(tables: Tables, facts: dict, form_factor):
         {**facts["detector"], **facts["flux"]},
         _arrivals(facts, nuisance="lar2020_timing"),
         size_nuisance="lar2020_radius",
-        size_sigma=0.05,
+        size_sigma=errors["radius"],
     )
     in_f90 = _fractions(shapes["cevns"])
     plus, minus = (_fractions(shapes[f"cevns_f90_{side}"]) for side in ("plus", "minus"))
-    f90 = Shape((Morph.of_logarithms("lar2020_f90", in_f90, plus, minus),), axes=(1,))
+    f90 = ShapeChange((Morph.of_logarithms("lar2020_f90", in_f90, plus, minus),), axes=(1,))
     energy = [
         shapes[f"brn{side}"][:, :, None] / shapes[f"brn{side}"].sum() for side in ("", "_energy_plus", "_energy_minus")
     ]
@@ -207,7 +207,7 @@ def _default(tables: Tables, facts: dict, form_factor):
     nuisances += [pull(m.pull, "systematic templates") for m in (*f90.morphs, *morphs)]
     components = (
         Spread("cevns", signal, jnp.asarray(in_f90), f90),
-        *_backgrounds(tables, facts, nuisances, Shape(morphs)),
+        *_backgrounds(tables, facts, nuisances, ShapeChange(morphs)),
     )
     return ("E_keVee", "F90", "t_us"), {
         "observed": tables.counts,
@@ -217,7 +217,7 @@ def _default(tables: Tables, facts: dict, form_factor):
 
 
 def _backgrounds(
-    tables: Tables, facts: dict, nuisances: list[Parameter], neutrons: Shape | None = None
+    tables: Tables, facts: dict, nuisances: list[Parameter], neutrons: ShapeChange | None = None
 ) -> tuple[Component, ...]:
     """Prompt and delayed neutrons and the steady-state background in all cells."""
     errors = facts["uncertainties"]
@@ -264,9 +264,10 @@ def _energy_time(tables: Tables, facts: dict, form_factor):
     counts = {name: tables.over_f90(name) for name in TEMPLATES}
     nuisances: list[Parameter] = []
 
-    def both_sides(label: str, of: str, *sides: str) -> Morph:
-        """The paper adds the changes of the two sides under one pull."""
-        changes = [np.asarray(Morph.between("", counts[of], counts[f"{of}_{side}"]).up) for side in sides]
+    def summed(label: str, of: str, *sides: str) -> Morph:
+        """The paper adds the relative changes of all templates under one pull."""
+        nominal = np.where(counts[of] > 0, counts[of], np.inf)
+        changes = [np.where(counts[of] > 0, counts[f"{of}_{side}"] / nominal - 1, 0.0) for side in sides]
         return Morph(f"lar2020_{label}", jnp.asarray(sum(changes)))
 
     signal = _signal(
@@ -275,16 +276,16 @@ def _energy_time(tables: Tables, facts: dict, form_factor):
         form_factor,
         normalisation(
             nuisances,
-            ("lar2020_signal", 0.13),
-            morphs=(both_sides("f90", "cevns", "f90_plus", "f90_minus"), both_sides("timing", "cevns", "time")),
+            ("lar2020_signal", facts["papers"]["signal"]),
+            morphs=(summed("f90", "cevns", "f90_plus", "f90_minus"), summed("timing", "cevns", "time")),
         ),
         facts["papers"],
-        _arrivals(facts, until=6.0),
+        _arrivals(facts, until=facts["papers"]["normalised_until_us"]),
     )
     brn_morphs = (
-        both_sides("brn_energy", "brn", "energy_plus", "energy_minus"),
-        both_sides("brn_time", "brn", "time_plus", "time_minus"),
-        both_sides("brn_width", "brn", "width"),
+        summed("brn_energy", "brn", "energy_plus", "energy_minus"),
+        summed("brn_time", "brn", "time_plus", "time_minus"),
+        summed("brn_width", "brn", "width"),
     )
     errors = facts["uncertainties"]
     backgrounds = tuple(
@@ -348,14 +349,13 @@ def read_release(folder: Path) -> Tables:
     """
     energy_f90, time = {}, {}
     for name, file in TEMPLATES.items():
-        cells = _read_cells(_find(folder, f"{file}.txt"))
-        by_energy_f90, total = cells.sum(axis=2), cells.sum()
-        time[name] = cells.sum(axis=(0, 1)) / total
-        # one of the variations is not normalised like its nominal template
-        energy_f90[name] = by_energy_f90
-        if np.max(np.abs(by_energy_f90[:, :, None] * time[name] - cells)) > 1e-5 * np.max(cells):
-            raise ReleaseFileError(f"File {folder / file}.txt: expected a product of energy x F90 and time.")
-    for name in TEMPLATES:
+        path = _find(folder, f"{file}.txt")
+        cells = _read_cells(path)
+        time[name] = cells.sum(axis=(0, 1)) / cells.sum()
+        energy_f90[name] = cells.sum(axis=2)
+        if np.max(np.abs(energy_f90[name][:, :, None] * time[name] - cells)) > 1e-5 * np.max(cells):
+            raise ReleaseFileError(f"File {path}: expected a product of energy x F90 and time.")
+    for name in TEMPLATES:  # one of the variations is not normalised like its nominal template
         nominal = name.split("_")[0]
         if name not in ("brn_delayed", "ssb", nominal):
             energy_f90[name] *= energy_f90[nominal].sum() / energy_f90[name].sum()

@@ -69,7 +69,7 @@ def load(
     signal = coherent_scattering(
         nuclear=NuclearModel(material, make_form_factor(form_factor)),
         response=response(quenching),
-        recoil_min_kev=0.0272,  # ionises one pair
+        recoil_min_kev=detector["least_recoil_kev"],
         order=40,
         **common,
     )
@@ -87,4 +87,5 @@ def load(
         nuisances=tuple(nuisances),
         citation=CITATION,
         remark=facts["remark"],
+        unit=f"counts/(kg {detector['days']:g} d)",
     )

@@ -7,8 +7,9 @@ Statistics, which differ in the signal:
 
 - ``default``: flux from the thermal power of the reactor, distance and fission fractions; antineutrinos that follow
   neutron capture included.
-- ``2205.09484``: as there: 4.8e13 antineutrinos/cm2/s for a spectrum without captures (and other spectra for the same
-  fissions), and energies that are never reconstructed below zero: 37 % (``fef``) to 45 % (``ybe``) more signal.
+- ``2205.09484``: as there: 4.8e13 antineutrinos/cm2/s for the spectrum ``hmve`` without captures (and the other
+  spectra for the same fissions), and energies that are never reconstructed below zero: 37 % (``fef``) to 45 %
+  (``ybe``) more signal.
 
 Nothing tells an electron from a nuclear recoil here: scattering on electrons counts as signal wherever an interaction
 beyond the standard model acts on electrons, or as ``es`` says.
@@ -187,7 +188,7 @@ def load(
         components=(signal, *(() if es is False else (electrons,)), ActivatedGermanium(edges, facts["background"])),
         nuisances=(),
         citation=CITATION,
-        remark="rates per 10 eV, 3 kg and day",
+        unit="counts/(3 kg d)",
     )
 
 

@@ -65,9 +65,10 @@ import numpy as np
 
 from ..errors import InvalidValueError, check_flag, check_name
 from ..measurement import Measurement
+from ..registry import dataset_names
 from .building import FORECAST as FORECAST
 from .building import build
-from .place import FILE
+from .context import FILE
 from .reading import read_description as read_description
 
 
@@ -84,7 +85,7 @@ def load_folder(
     Without counts it is a forecast: the data are the expectation in the standard model.
 
     Args:
-        path: the folder that holds ``measurement.toml``.
+        path: the folder that holds ``measurement.toml``, or that file.
         statistic: ``default``, the only one.
         form_factor: ``helm``, ``klein-nystrand``, ``fermi``; None for that of the file.
         es: whether scattering on electrons counts as signal; None for where it matters, if the file says that the
@@ -100,9 +101,10 @@ def load_folder(
     >>> load_folder(data_dir("future") / "ess-csi").shape
     (19,)
     """
-    folder = Path(path)
+    folder = Path(path).expanduser()
+    folder = folder.parent if folder.name == FILE else folder
     if not (folder / FILE).is_file():
-        raise InvalidValueError(f"Argument `path` must be a folder with a file {FILE}, but {folder} is none.")
+        raise InvalidValueError(f"Data set {str(path)!r} must be a folder with a file {FILE}, but there is none.")
     check_name("statistic", statistic, ("default",))
     check_flag("es", es)
     try:
@@ -111,4 +113,7 @@ def load_folder(
         factor = 0.0
     if not 0 < factor < np.inf:
         raise InvalidValueError(f"Argument `exposure_factor` must be a positive number, but was {exposure_factor!r}.")
-    return build(read_description(folder), folder, form_factor, es, factor)
+    description = read_description(folder)
+    if (description.name or folder.resolve().name) in dataset_names():
+        raise InvalidValueError(f"File {folder / FILE}: key `name` must be given, and not be that of a known data set.")
+    return build(description, folder, form_factor, es, factor)

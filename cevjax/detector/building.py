@@ -13,6 +13,7 @@ import numpy as np
 
 from ..electrons import binding_energies
 from ..errors import InvalidValueError, ReleaseFileError, UnknownNameError
+from ..fluxes import Flux
 from ..form_factors import form_factor as make_form_factor
 from ..interactions import StandardModel
 from ..likelihood import Likelihood
@@ -29,8 +30,8 @@ from ..response import (
     TabulatedQuenching,
 )
 from ..scattering import Electrons, Nuclei, Scattering
+from .context import FILE, Context
 from .description import Counts, Description, GammaSection, GaussianSection, NoResolution, Source
-from .place import FILE, Place
 
 FORECAST = "forecast: no data, counts are the expectation in the standard model"
 
@@ -38,42 +39,48 @@ FORECAST = "forecast: no data, counts are the expectation in the standard model"
 def build(
     description: Description, folder: Path, form_factor: str | None, es: bool | None, factor: float
 ) -> Measurement:
-    """Put the components together, and the data, or the expectation in their place."""
-    place, edges = Place(description, folder, factor), description.bins.values()
+    """Put the components together, and the data, or the expectation in their context."""
+    context, edges = Context(description, folder, factor), description.bins.values()
     if description.counts and factor != 1:
-        raise InvalidValueError(f"Argument `exposure_factor` is for forecasts, but {place.name} has counts.")
-    source = description.flux.build(place)
-    time = description.time.build(place) if description.time else None
+        raise InvalidValueError(f"Argument `exposure_factor` is for forecasts, but {context.name} has counts.")
+    source = description.flux.build(context)
+    time = description.time.build(context) if description.time else None
     detector = Detector(
         description.resolution.build(),
         description.resolution,
-        description.efficiency.build(place),
+        description.efficiency.build(context),
         edges,
     )
-    norms = _norms(description, place)
+    norms = _norms(description, context)
     components: list[Component] = [
-        _nuclear_recoils(description, place, detector, source, time, norms["cevns"], form_factor)
+        _nuclear_recoils(description, context, detector, source, time, norms["cevns"], form_factor)
     ]
+    if es and description.quenching.model == "none":
+        raise InvalidValueError(
+            f"Scattering on electrons of {context.name} cannot be counted where energies are those of nuclear recoils."
+        )
     if es or (es is None and description.electron_recoils == "signal"):
-        components.append(_electron_recoils(place, detector, source, time, norms["es"], always=bool(es)))
+        components.append(_electron_recoils(context, detector, source, time, norms["es"], always=bool(es)))
     edges_kev = np.array(edges) / description.resolution.per_kev
     components += [
         Template(
-            background.name, jnp.asarray(background.counts(place, edges_kev, description.time)), norms[background.name]
+            background.name,
+            jnp.asarray(background.counts(context, edges_kev, description.time)),
+            norms[background.name],
         )
         for background in description.backgrounds
     ]
     axes = ((_axis(description), edges), *((("t_us", tuple(description.time.edges_us)),) if description.time else ()))
     shape = tuple(len(e) - 1 for _, e in axes)
-    counts, sigma = _data(description.counts, place, shape) if description.counts else (np.zeros(shape), None)
+    counts, sigma = _data(description.counts, context, shape) if description.counts else (np.zeros(shape), None)
     remarks = [*([] if description.counts else [FORECAST]), description.remark]
     measurement = Measurement(
-        name=place.name,
+        name=context.name,
         statistic="default",
         axes=axes,
         observed=counts,
         components=tuple(components),
-        nuisances=tuple(place.nuisances.values()),
+        nuisances=tuple(context.nuisances.values()),
         sigma=sigma,
         citation=description.citation,
         remark="; ".join(filter(None, remarks)),
@@ -91,28 +98,28 @@ def _axis(description: Description) -> str:
     return "T_keVnr" if description.quenching.model == "none" else "E_keVee"
 
 
-def _norms(description: Description, place: Place) -> dict[str, Norm]:
+def _norms(description: Description, context: Context) -> dict[str, Norm]:
     """The nuisances on the size of each component."""
     flux = description.flux
     pulls: dict[str, list[tuple[str, float]]] = {"cevns": [], "es": []}
     if flux.relative_error:
-        name = flux.nuisance or f"{place.prefix}_flux"
-        pulls = {component: [place.norm(name, flux.relative_error)] for component in pulls}
+        pulls = {component: [context.norm("flux", flux.relative_error, flux.nuisance)] for component in pulls}
     for background in description.backgrounds:
-        name = background.nuisance or f"{place.prefix}_{background.name}"
-        pulls[background.name] = [place.norm(name, background.relative_error)] if background.relative_error else []
+        error = background.relative_error
+        pulls[background.name] = [context.norm(background.name, error, background.nuisance)] if error else []
     for nuisance in description.nuisances:
         for component in nuisance.on:
-            pulls[component].append(place.norm(nuisance.name, nuisance.relative_error))
+            shared = nuisance.name if nuisance.shared else None
+            pulls[component].append(context.norm(nuisance.name, nuisance.relative_error, shared))
     return {component: Norm(tuple(found)) for component, found in pulls.items()}
 
 
-def _data(counts: Counts, place: Place, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None]:
+def _data(counts: Counts, context: Context, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None]:
     """Counts, and their standard deviations if the file has them."""
     columns = int(np.prod(shape[1:]))
-    table = place.bins(counts.file, shape[0], (columns, 2 * columns), "counts, or counts and standard deviations")
+    table = context.bins(counts.file, shape[0], (columns, 2 * columns), "counts, or counts and standard deviations")
     gaussian = table.shape[1] == 2 * columns
-    label = f"file {place.folder / counts.file}"
+    label = f"file {context.folder / counts.file}"
     observed = check_counts(label, table[:, :columns].reshape(shape), shape, negative=gaussian)
     if not gaussian:
         return observed, None
@@ -200,7 +207,7 @@ def _recoils_at(
 
 def _nuclear_recoils(
     description: Description,
-    place: Place,
+    context: Context,
     detector: Detector,
     source: Source,
     time: BinnedTime | None,
@@ -209,20 +216,21 @@ def _nuclear_recoils(
 ) -> Scattering:
     target, radius_error = description.target, description.target.radius_relative_error
     nuclear = NuclearModel(
-        target=place.target,
+        target=context.target,
         form_factor=make_form_factor(form_factor or target.form_factor),
-        size_nuisance=place.pull("radius", f"neutron radii, {100 * radius_error:g} %") if radius_error else None,
+        size_nuisance=context.pull("radius", f"neutron radii, {100 * radius_error:g} %") if radius_error else None,
         size_sigma=radius_error or 0.0,
     )
-    quenching = description.quenching.build(place)
-    ends = [high for _, high, _ in recoil_grid(place.target.nuclei, source.flux).panels]
+    quenching = description.quenching.build(context)
+    _check_rising(context, quenching, source.flux)
+    ends = [high for _, high, _ in recoil_grid(context.target.nuclei, source.flux).panels]
     knots = 1e-3 * quenching.recoil_kev if isinstance(quenching, TabulatedQuenching) else ()
     grid = detector.grid(quenching, 0.0, [*ends, *map(float, knots)], ends[-1])
     if grid is None:
-        raise place.error("bins", f"must begin below the largest recoil, {1e3 * ends[-1]:.4g} keV")
+        raise context.error("bins", f"must begin below the largest recoil, {1e3 * ends[-1]:.4g} keV")
     return Scattering(
         name="cevns",
-        scatterers=Nuclei(nuclear, place.mass_kg),
+        scatterers=Nuclei(nuclear, context.mass_kg),
         grid=grid,
         response=detector.response(quenching, grid.nodes),
         time=time,
@@ -231,23 +239,32 @@ def _nuclear_recoils(
     )
 
 
+def _check_rising(context: Context, quenching: Quenching, flux: Flux) -> None:
+    """Energies must grow with the recoils."""
+    lightest = min(nuclide.mass for nuclide in context.target.nuclei)
+    highest = max(2 * c.energy_max**2 / (lightest + 2 * c.energy_max) for c in flux.components)
+    energy = np.asarray(quenching(dict.fromkeys(quenching.nuisances, 0.0), highest * np.linspace(0, 1, 101)[1:]))
+    if not np.all(np.isfinite(energy)) or np.any(np.diff(energy) <= 0):
+        raise context.error("quenching", f"must give energies that grow with recoils up to {1e3 * highest:.4g} keV")
+
+
 def _electron_recoils(
-    place: Place, detector: Detector, source: Source, time: BinnedTime | None, norm: Norm, always: bool
+    context: Context, detector: Detector, source: Source, time: BinnedTime | None, norm: Norm, always: bool
 ) -> Scattering:
     highest = max(component.energy_max for component in source.flux.components)
     try:
-        shells = {energy for nuclide in place.target.nuclei for energy in binding_energies(nuclide.element)}
+        shells = {energy for nuclide in context.target.nuclei for energy in binding_energies(nuclide.element)}
         grid = detector.grid(UNQUENCHED, 1e-6, shells, highest)
     except UnknownNameError as error:
         raise InvalidValueError(
-            f"Scattering on the electrons of {place.name} cannot be counted: {error} Choose es = False, or "
-            f'electron_recoils = "rejected" in {place.folder / FILE}.'
+            f"Scattering on the electrons of {context.name} cannot be counted: {error} Choose es = False, or "
+            f'electron_recoils = "rejected" in {context.folder / FILE}.'
         ) from None
     if grid is None:
-        raise place.error("bins", f"must begin below the largest electron recoil, {1e3 * highest:.4g} keV")
+        raise context.error("bins", f"must begin below the largest electron recoil, {1e3 * highest:.4g} keV")
     return Scattering(
         name="es",
-        scatterers=Electrons(place.target, place.mass_kg, grid),
+        scatterers=Electrons(context.target, context.mass_kg, grid),
         grid=grid,
         response=detector.response(UNQUENCHED, grid.nodes),
         time=time,

@@ -36,7 +36,7 @@ from ..response import (
     TabulatedEfficiency,
     TabulatedQuenching,
 )
-from .place import DAYS_PER_YEAR, Place
+from .context import DAYS_PER_YEAR, Context
 
 NEUTRINOS = {"nu_e": 0, "nu_mu": 1, "nu_tau": 2, "nubar_e": 0, "nubar_mu": 1, "nubar_tau": 2}
 
@@ -47,8 +47,8 @@ def _increasing(values: list[float]) -> list[float]:
     return values
 
 
-def _not_all_zero(values: dict[str, float]) -> dict[str, float]:
-    if not any(values.values()):
+def _adding_up(values: dict[str, float]) -> dict[str, float]:
+    if abs(sum(values.values()) - 1) > 0.02:
         raise ValueError
     return values
 
@@ -77,6 +77,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", description="a
 Number = Annotated[float, Field(description="a number")]
 Positive = Annotated[float, Field(gt=0, description="a positive number")]
 NotNegative = Annotated[float, Field(ge=0, description="a number that is not negative")]
+RelativeError = Annotated[float, Field(gt=0, le=2, description="a relative error, above 0 and up to 2")]
 Fraction = Annotated[float, Field(gt=0, le=1, description="a number above 0 and up to 1")]
 Whole = Annotated[int, Field(ge=1, le=10_000, description="a whole number from 1 to 10000")]
 Increasing = Annotated[
@@ -111,9 +112,9 @@ class TargetSection(Section):
         ]
         | None
     ) = None
-    mass_kg: Positive
+    mass_kg: Annotated[float, Field(gt=0, le=1e9, description="a positive number up to 1e9")]
     form_factor: Annotated[Text, _known_to(make_form_factor)] = "helm"
-    radius_relative_error: Positive | None = None
+    radius_relative_error: RelativeError | None = None
 
     @model_validator(mode="after")
     def _check(self):
@@ -139,7 +140,7 @@ class FluxSection(Section):
     """Distance, and the error of the total; ``nuisance`` names it, to share it with other measurements."""
 
     baseline_m: Positive
-    relative_error: Positive | None = None
+    relative_error: RelativeError | None = None
     nuisance: Name | None = None
 
 
@@ -157,11 +158,11 @@ class PionDecayFlux(FluxSection):
         self.one_of(("protons_on_target", "neutrinos_per_proton"), ("neutrinos_per_year",))
         return self
 
-    def build(self, place: Place) -> Source:
+    def build(self, context: Context) -> Source:
         if self.neutrinos_per_year is not None:
-            total = self.neutrinos_per_year * place.days / DAYS_PER_YEAR
+            total = self.neutrinos_per_year * context.days / DAYS_PER_YEAR
         else:
-            total = (self.protons_on_target or 0.0) * (self.neutrinos_per_proton or 0.0) * place.factor
+            total = (self.protons_on_target or 0.0) * (self.neutrinos_per_proton or 0.0) * context.factor
         return Source(PionDecayAtRest(), fluence(total, 1.0, self.baseline_m), self.baseline_m)
 
 
@@ -173,8 +174,8 @@ class ReactorFlux(FluxSection):
     flux_per_cm2_s: Positive | None = None
     fission_fractions: Annotated[
         dict[Annotated[str, _known_to(partial(check_name, "fissile isotope", valid=ISOTOPES))], NotNegative],
-        AfterValidator(_not_all_zero),
-        Field(description="{isotope = fraction}, not all 0"),
+        AfterValidator(_adding_up),
+        Field(description="{isotope = fraction} with a sum of 1"),
     ]
     model: Annotated[Text, _known_to(partial(check_name, "reactor flux", valid=MODELS))] = "hmve"
     reactor: Name | None = None
@@ -184,8 +185,8 @@ class ReactorFlux(FluxSection):
         self.one_of(("power_gw",), ("flux_per_cm2_s",))
         return self
 
-    def build(self, place: Place) -> Source:
-        flux, common = Reactor(self.model), (place.days, self.fission_fractions, self.reactor or place.prefix)
+    def build(self, context: Context) -> Source:
+        flux, common = Reactor(self.model), (context.days, self.fission_fractions, self.reactor or context.prefix)
         if self.power_gw is not None:
             through = ReactorFluence.of_power(flux, self.power_gw, self.baseline_m, *common)
         else:
@@ -202,12 +203,12 @@ class TableFlux(FluxSection):
         Field(min_length=1, description="{nu_e = file, ...}"),
     ]
 
-    def build(self, place: Place) -> Source:
-        parts = tuple(self._component(place, name, file) for name, file in self.spectra.items())
-        return Source(TabulatedFlux(parts), place.days * 86400.0, self.baseline_m)
+    def build(self, context: Context) -> Source:
+        parts = tuple(self._component(context, name, file) for name, file in self.spectra.items())
+        return Source(TabulatedFlux(parts), context.days * 86400.0, self.baseline_m)
 
-    def _component(self, place: Place, name: str, file: str) -> Continuum:
-        energy, density = place.curve(file, "energy in MeV, neutrinos per cm^2, s and MeV")
+    def _component(self, context: Context, name: str, file: str) -> Continuum:
+        energy, density = context.curve(file, "energy in MeV, neutrinos per cm^2, s and MeV")
         points = tuple(map(float, energy))
         table = Interpolated(points, tuple(map(float, density)))
         antineutrino = name.startswith("nubar")
@@ -221,6 +222,8 @@ class TabulatedFlux(Flux):
 
 
 class Exposure(Section):
+    """How long was measured."""
+
     days: Positive | None = None
     years: Positive | None = None
 
@@ -235,7 +238,7 @@ class NoQuenching(Section):
 
     model: Literal["none"]
 
-    def build(self, place: Place) -> Quenching:
+    def build(self, context: Context) -> Quenching:
         return UNQUENCHED
 
 
@@ -244,10 +247,10 @@ class ConstantQuenching(Section):
 
     model: Literal["constant"]
     factor: Fraction
-    relative_error: Positive | None = None
+    relative_error: RelativeError | None = None
 
-    def build(self, place: Place) -> Quenching:
-        return place.polynomial((self.factor,), (), self.relative_error)
+    def build(self, context: Context) -> Quenching:
+        return context.polynomial((self.factor,), (), self.relative_error)
 
 
 class PolynomialQuenchingSection(Section):
@@ -256,7 +259,7 @@ class PolynomialQuenchingSection(Section):
     model: Literal["polynomial"]
     coefficients: Coefficients
     variations: Annotated[list[Coefficients], Field(description="lists of numbers")] = []
-    relative_error: Positive | None = None
+    relative_error: RelativeError | None = None
 
     @model_validator(mode="after")
     def _check(self):
@@ -264,23 +267,23 @@ class PolynomialQuenchingSection(Section):
             raise _wrong("section", "must give as many numbers in each of `variations` as in `coefficients`")
         return self
 
-    def build(self, place: Place) -> Quenching:
-        return place.polynomial(self.coefficients, self.variations, self.relative_error)
+    def build(self, context: Context) -> Quenching:
+        return context.polynomial(self.coefficients, self.variations, self.relative_error)
 
 
 class LindhardSection(Section):
     """Lindhard's model; ``Z`` where the target has several elements."""
 
     model: Literal["lindhard"]
-    k: Positive
+    k: Fraction
     Z: Whole | None = None
-    relative_error: Positive | None = None
+    relative_error: RelativeError | None = None
 
-    def build(self, place: Place) -> Quenching:
-        charges = {nuclide.Z for nuclide in place.target.nuclei}
+    def build(self, context: Context) -> Quenching:
+        charges = {nuclide.Z for nuclide in context.target.nuclei}
         if self.Z is None and len(charges) > 1:
-            raise place.error("quenching.Z", f"must be given, because {place.target.name} has several elements")
-        pull_name = place.quenching_pull(self.relative_error)
+            raise context.error("quenching.Z", f"must be given, because {context.target.name} has several elements")
+        pull_name = context.quenching_pull(self.relative_error)
         return LindhardQuenching(self.Z or charges.pop(), self.k, self.k * (self.relative_error or 0.0), pull_name)
 
 
@@ -289,11 +292,13 @@ class TableQuenching(Section):
 
     model: Literal["table"]
     file: File
-    relative_error: Positive | None = None
+    relative_error: RelativeError | None = None
 
-    def build(self, place: Place) -> Quenching:
-        recoil, factor = place.curve(self.file, "recoil energy in keV, quenching factor")
-        return TabulatedQuenching(recoil, factor, self.relative_error or 0.0, place.quenching_pull(self.relative_error))
+    def build(self, context: Context) -> Quenching:
+        recoil, factor = context.curve(self.file, "recoil energy in keV, quenching factor", highest=1.0)
+        return TabulatedQuenching(
+            recoil, factor, self.relative_error or 0.0, context.quenching_pull(self.relative_error)
+        )
 
 
 class NoResolution(Section):
@@ -365,10 +370,12 @@ class GammaSection(Section):
 
 
 class FlatSection(Section):
+    """The same at all energies."""
+
     kind: Literal["flat"]
     value: Fraction
 
-    def build(self, place: Place) -> Efficiency:
+    def build(self, context: Context) -> Efficiency:
         return FlatEfficiency(value=self.value)
 
 
@@ -379,7 +386,7 @@ class ThresholdSection(Section):
     at: Positive
     value: Fraction = 1.0
 
-    def build(self, place: Place) -> Efficiency:
+    def build(self, context: Context) -> Efficiency:
         return TabulatedEfficiency(np.array([self.at * (1 - 1e-9), self.at]), np.array([0.0, self.value]))
 
 
@@ -397,8 +404,8 @@ class SigmoidSection(Section):
             self.one_of(("plus", "minus"))
         return self
 
-    def build(self, place: Place) -> Efficiency:
-        pull_name = place.pull("efficiency", "energy efficiency") if self.plus else None
+    def build(self, context: Context) -> Efficiency:
+        pull_name = context.pull("efficiency", "energy efficiency") if self.plus else None
         nominal, plus, minus = (np.array(c or self.coefficients) for c in (self.coefficients, self.plus, self.minus))
         return SigmoidEfficiency(nominal, plus, minus, pull_name)
 
@@ -409,8 +416,8 @@ class TableEfficiency(Section):
     kind: Literal["table"]
     file: File
 
-    def build(self, place: Place) -> Efficiency:
-        return TabulatedEfficiency(*place.curve(self.file, "reconstructed energy, efficiency"))
+    def build(self, context: Context) -> Efficiency:
+        return TabulatedEfficiency(*context.curve(self.file, "reconstructed energy, efficiency", highest=1.0))
 
 
 class Bins(Section):
@@ -457,11 +464,11 @@ class Time(Section):
     loss_per_us: NotNegative = 0.0
     loss_start_us: NotNegative = 0.0
 
-    def build(self, place: Place) -> BinnedTime:
+    def build(self, context: Context) -> BinnedTime:
         pulse = Pulse(self.pulse_mean_us, self.pulse_sigma_us, [(TAU_PION,), *[(TAU_PION, TAU_MUON)] * 2])
         loss = ExponentialTimeEfficiency(self.loss_per_us, self.loss_start_us)
         error = self.offset_error_us
-        offset = place.pull("timing", f"time offset, {error:g} us") if error else None
+        offset = context.pull("timing", f"time offset, {error:g} us") if error else None
         return BinnedTime(pulse, loss, tuple(self.edges_us), offset, error or 1.0)
 
     def fractions(self, like: str) -> np.ndarray:
@@ -476,16 +483,16 @@ class BackgroundSection(Section):
     """``time``: uniform in the window, or as the proton pulse; ``nuisance``: name of the pull on its size."""
 
     name: Name
-    relative_error: Positive | None = None
+    relative_error: RelativeError | None = None
     nuisance: Name | None = None
     time: Annotated[Literal["uniform", "pulse"], Field(description="'uniform' or 'pulse'")] = "uniform"
 
-    def energies(self, place: Place, edges_kev: np.ndarray) -> np.ndarray:
+    def energies(self, context: Context, edges_kev: np.ndarray) -> np.ndarray:
         """Events in each energy bin."""
         raise NotImplementedError
 
-    def counts(self, place: Place, edges_kev: np.ndarray, time: Time | None) -> np.ndarray:
-        events = self.energies(place, edges_kev)
+    def counts(self, context: Context, edges_kev: np.ndarray, time: Time | None) -> np.ndarray:
+        events = self.energies(context, edges_kev)
         return events if time is None else events[:, None] * time.fractions(self.time)
 
 
@@ -505,17 +512,19 @@ class RatedBackground(BackgroundSection):
         """Integral over each bin of the shape whose rate is given."""
         raise NotImplementedError
 
-    def energies(self, place, edges_kev):
+    def energies(self, context, edges_kev):
         shape = self.integrals(edges_kev)
         if self.rate_per_kev_kg_day is not None:
-            return self.rate_per_kev_kg_day * place.mass_kg * place.days * self.duty_factor * shape
+            return self.rate_per_kev_kg_day * context.mass_kg * context.days * self.duty_factor * shape
         total = shape.sum()
         if not total > 0:
-            raise place.error(f"backgrounds ({self.name})", "must have events in the bins, but has none")
-        return (self.events or 0.0) * place.factor * shape / total
+            raise context.error(f"backgrounds ({self.name})", "must have events in the bins, but has none")
+        return (self.events or 0.0) * context.factor * shape / total
 
 
 class FlatBackground(RatedBackground):
+    """The same at all energies."""
+
     shape: Literal["flat"]
 
     def integrals(self, edges_kev):
@@ -540,8 +549,8 @@ class LineBackground(BackgroundSection):
     energy_kev: Positive
     sigma_kev: Positive
 
-    def energies(self, place, edges_kev):
-        return self.events * place.factor * np.diff(ndtr((edges_kev - self.energy_kev) / self.sigma_kev))
+    def energies(self, context, edges_kev):
+        return self.events * context.factor * np.diff(ndtr((edges_kev - self.energy_kev) / self.sigma_kev))
 
 
 class TableBackground(BackgroundSection):
@@ -550,18 +559,22 @@ class TableBackground(BackgroundSection):
     shape: Literal["table"]
     file: File
 
-    def counts(self, place, edges_kev, time):
+    def counts(self, context, edges_kev, time):
         columns = 1 if time is None else len(time.edges_us) - 1
-        table = place.bins(self.file, len(edges_kev) - 1, (columns,), f"events of the background {self.name!r}")
-        table = check_counts(f"file {place.folder / self.file}", table, table.shape) * place.factor
+        table = context.bins(self.file, len(edges_kev) - 1, (columns,), f"events of the background {self.name!r}")
+        table = check_counts(f"file {context.folder / self.file}", table, table.shape) * context.factor
         return table[:, 0] if time is None else table
 
 
 class NuisanceSection(Section):
-    """One pull on the size of several components: ``cevns``, ``es``, and backgrounds by name."""
+    """One pull on the size of several components: ``cevns``, ``es``, and backgrounds by name.
+
+    ``shared``: other measurements with a nuisance of this name and error have it in common.
+    """
 
     name: Name
-    relative_error: Positive
+    relative_error: RelativeError
+    shared: bool = False
     on: Annotated[list[str], Field(min_length=1, description="a list of names of components")]
 
 
@@ -616,9 +629,16 @@ class Description(Section):
 
     def _contradictions(self) -> Iterable[str]:
         names = ["cevns", "es", *(background.name for background in self.backgrounds)]
+        twice = {n.name for n in self.nuisances if sum(other.name == n.name for other in self.nuisances) > 1}
+        if twice:
+            yield f"keys `nuisances.name` must be different names, but {sorted(twice)[0]!r} came twice"
+        if self.electron_recoils == "signal" and self.quenching.model == "none":
+            yield "key `electron_recoils` must be 'rejected' where energies are those of nuclear recoils"
         if len(set(names)) < len(names):
             yield f"keys `backgrounds.name` must be different names, and not cevns or es, but are {names[2:]}"
         for nuisance in self.nuisances:
+            if len(set(nuisance.on)) < len(nuisance.on):
+                yield f"key `nuisances.on` of {nuisance.name!r} must name each component once, but is {nuisance.on}"
             for name in nuisance.on:
                 if name not in names:
                     yield f"key `nuisances.on` of {nuisance.name!r}: {UnknownNameError('component', name, names)}"

@@ -13,8 +13,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ..errors import InvalidValueError, UnknownNameError
+from .context import FILE
 from .description import Description
-from .place import FILE
 
 
 def read_description(folder: Path) -> Description:
@@ -25,7 +25,7 @@ def read_description(folder: Path) -> Description:
     """
     path = folder / FILE
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         raise InvalidValueError(f"File {path} is not TOML: {error}.") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -155,7 +155,8 @@ class ReactorFluence(Fluence):
               \text{ for an isotope, 1 otherwise}
 
     with W the heat released during the exposure over 4 pi L^2 and e_i the heat of a fission. The fractions are
-    parameters ``<prefix>_fission_U235``, ...: they are normalised to their sum.
+    parameters ``<prefix>_fission_U235``, ...: weights that are normalised to their sum (all zero: the nominal ones). W
+    stays as it is when they move.
 
     Args:
         flux: what it belongs to.
@@ -217,14 +218,15 @@ class ReactorFluence(Fluence):
         return tuple(
             Parameter(
                 f"{self.prefix}_fission_{isotope}", round(fraction, 6), bounds=(0.0, 1.0), scale=0.05,
-                description=f"fraction of the fissions that are of {isotope}",
+                description=f"weight of {isotope} among the fissions, which are normalised to the sum of the four",
             )
             for isotope, fraction in zip(ISOTOPES, self.fractions, strict=True)
         )  # fmt: skip
 
     def __call__(self, params: Mapping[str, ArrayLike]) -> Array:
         f = jnp.stack([jnp.asarray(params[p.name], float) for p in self.parameters])
-        f = f / jnp.sum(f)
+        total = jnp.sum(f)
+        f = jnp.where(total > 0, f / jnp.where(total > 0, total, 1.0), np.array(self.fractions))
         fissions = self.heat / (f @ np.array([ENERGY_PER_FISSION[i] for i in ISOTOPES]))
         share = dict(zip(ISOTOPES, f, strict=True))
         return fissions * jnp.stack([jnp.asarray(share.get(name, 1.0)) for name in self.names])

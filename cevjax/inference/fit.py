@@ -137,8 +137,9 @@ def result_of(like: Likelihood, task: Problem, found: Minimum, began: float) -> 
         converged=converged,
         message=message + trouble,
         at_bound=names_at_bound,
+        flat=names_flat,
         dropped=task.dropped,
-        other_minima=_others(task, found, best),
+        other_minima=_others(task, found, best, flat),
         steps=int(found.steps[best]),
         seconds=time.perf_counter() - began,
     )
@@ -162,9 +163,12 @@ def _covariance(information: np.ndarray, slope: np.ndarray, at_bound: np.ndarray
     return covariance, flat, ""
 
 
-def _others(task: Problem, found: Minimum, best: int) -> tuple[LocalMinimum, ...]:
-    """Distinct converged minima besides the best, lowest first, that differ by more than a tenth of a step."""
-    kept, u = [best], task.where.encode(found.values)
+def _others(task: Problem, found: Minimum, best: int, flat: np.ndarray) -> tuple[LocalMinimum, ...]:
+    """Distinct converged minima besides the best, lowest first, that differ by more than a tenth of a step.
+
+    Parameters without effect (``flat``) make no difference.
+    """
+    kept, u = [best], np.where(flat, 0.0, task.where.encode(found.values))
     for i in np.argsort(found.nll):
         apart = [np.max(np.abs(u[i] - u[k])) > 0.1 for k in kept]
         if found.converged[i] and all(apart):

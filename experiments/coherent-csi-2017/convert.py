@@ -93,7 +93,7 @@ def main() -> None:
     header = "recoil energy/keV, quenching factor: modified Birks model of arXiv:1907.04828"
     write_table(OUT / "quenching.csv", header, np.round(thin(curve, 1e-5), 6))
 
-    write_manifest(OUT, FACTS, hashes(sorted(OUT.glob("*.csv"))), RELEASE)
+    write_manifest(OUT, FACTS, hashes([*sorted(OUT.glob("*.csv")), OUT / "measurement.toml"]), RELEASE)
     print(f"wrote {OUT}: steady state falls with {rate:.4f}/us")
 
 

@@ -107,7 +107,7 @@ def main() -> None:
     header = "t_us, fractions of the BRN and of the NIN before t"
     write_table(OUT / "time.csv", header, np.column_stack([csi.TEMPLATE_KNOTS, tables.brn_time, tables.nin_time]))
 
-    derived = [OUT / f"{name}.csv" for name in ("counts", "energy", "time")]
+    derived = [OUT / name for name in ("counts.csv", "energy.csv", "time.csv", "measurement.toml")]
     write_manifest(OUT, FACTS, hashes(derived), hashes(release / name for name in SOURCES))
     print(f"wrote {OUT}: BRN {totals['brn']:.3f}, NIN {totals['nin']:.3f} events")
 

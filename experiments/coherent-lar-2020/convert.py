@@ -55,7 +55,7 @@ def main() -> None:
     write_table(OUT / "energies.csv", header, tables.subtracted)
     files = [*lar.TEMPLATES.values(), "datanobkgsub", "CENNS10AnlAEfficiency", "energydata1d"]
     of_release = hashes(release / f"{name}.txt" for name in files)
-    write_manifest(OUT, FACTS, hashes(sorted(OUT.glob("*.csv"))), of_release)
+    write_manifest(OUT, FACTS, hashes([*sorted(OUT.glob("*.csv")), OUT / "measurement.toml"]), of_release)
     print(f"wrote {OUT}")
 
 

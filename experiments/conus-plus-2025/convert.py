@@ -39,7 +39,7 @@ def main() -> None:
     print(f"excess {total:.1f} +- {error:.1f} per kg in 119 days; {total * 327 / 119:.0f} counts in 327 kg days")
     table[:, :2] /= 1e3
     write_table(OUT / "excess.csv", "E_low/keVee, E_high/keVee, excess per kg in 119 days, its error", table)
-    write_manifest(OUT, FACTS, hashes([OUT / "excess.csv"]))
+    write_manifest(OUT, FACTS, hashes([OUT / "excess.csv", OUT / "measurement.toml"]))
 
 
 if __name__ == "__main__":

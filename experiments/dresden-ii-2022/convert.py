@@ -42,7 +42,7 @@ def main() -> None:
     recoils = np.unique(np.concatenate([thin(curves[:, [0, k]], 1e-5)[:, 0] for k in (1, 2)]))
     kept = np.column_stack([recoils, *(np.interp(recoils, curves[:, 0], curves[:, k]) for k in (1, 2))])
     write_table(OUT / "quenching.csv", "recoil energy/keV, quenching factors fef, ybe", kept)
-    derived = [OUT / "spectrum.csv", OUT / "quenching.csv"]
+    derived = [OUT / name for name in ("spectrum.csv", "quenching.csv", "measurement.toml")]
     write_manifest(OUT, FACTS, hashes(derived), hashes(release / name for name in FILES))
     print(f"wrote {OUT}: {len(spectrum)} bins, {len(kept)} nodes")
 

@@ -1,6 +1,6 @@
 """CEvNS events a year at the European Spallation Source, as published and as cevjax has them.
 
-    python experiments/ess/reproduce.py
+python experiments/ess/reproduce.py
 """
 
 from __future__ import annotations

@@ -4,8 +4,10 @@
 
 ``path/to/tables`` holds the summation spectra of Vogel & Engel a file an isotope, Kopeikin's table of the total
 spectrum, the summation spectra of Estienne, Fallot et al. and a digitisation of the spectrum after neutron capture on
-U238. Written are the nodes up to 2 MeV (of the digitised curve those that describe it to 1 % of its peak, scaled to two
-antineutrinos a capture), from there on for the last, and the manifest.
+U238. The summation spectra (E/MeV, then the four isotopes as below, 100 keV apart) are those that the public
+repository geoneutrinos/reactors keeps. Written are the nodes up to 2 MeV (of the digitised curve those that describe it
+to 1 % of its peak, scaled to two antineutrinos a capture), of the summation spectra those from there on, and the
+manifest.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ def main() -> None:
     facts = {
         "name": "reactor-flux",
         "title": "Reactor antineutrino spectra: tables",
-        "citation": "",
+        "citation": "Huber, arXiv:1106.0687; Mueller et al., arXiv:1101.2663; and the sources below",
         "source": "Vogel & Engel, Phys. Rev. D 39 (1989) 3378, table I; Kopeikin, Phys. Atom. Nucl. 75 (2012) 143, "
         "table 3 (as typed by a third party); Estienne, Fallot et al., Phys. Rev. Lett. 123 (2019) 022502, summation "
         "spectra (as stored by a third party); spectrum after neutron capture on U238, digitised by a third party",
@@ -73,7 +75,7 @@ def main() -> None:
         "licence": "facts derived with attribution",
         "derived_with": "experiments/reactor-flux/convert.py",
         "units": "MeV, antineutrinos per MeV and fission",
-        "adds": "nothing: all that is used is embedded",
+        "adds": "there is no release",
         "release": [],
     }
     write_manifest(OUT, facts, hashes(sorted(OUT.glob("*.csv"))))

@@ -409,7 +409,6 @@ def test_a_template_that_is_no_product(copy):
         cevjax.load(NAME, release=copy)
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 def test_a_template_without_events(copy):
     lines = [" ".join([*line.split()[:3], "0"]) for line in (copy / "brnpdf.txt").read_text().splitlines()]
     (copy / "brnpdf.txt").write_text("\n".join(lines))

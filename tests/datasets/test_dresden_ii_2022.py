@@ -82,7 +82,7 @@ def test_shape_and_numbers_of_the_publication():
     )
     assert sum(facts["flux"]["fractions"].values()) == pytest.approx(1)
     assert [c.name for c in measurement.components] == ["cevns", "es", "activation"]
-    assert measurement.remark and "2202.09672" in measurement.citation
+    assert measurement.unit == "counts/(3 kg d)" and "2202.09672" in measurement.citation
 
 
 def test_electrons_count_where_they_are_asked_for():

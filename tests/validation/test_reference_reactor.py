@@ -280,7 +280,7 @@ def test_published_conus():
     # of 1 kg in 119 days; the prediction of the experiment is one of its errors below
     counts = 327 / 119 * parts(like, CONUS)["cevns"].sum()
     assert counts == pytest.approx(408, abs=1)
-    assert abs(counts - 347) < 1.1 * 59
+    assert (counts - 347) / 59 == pytest.approx(1.03, abs=0.02)  # standard deviations of the published prediction
     measured = 327 / 119 * float(like.measurements[0].observed.sum())
     assert measured == pytest.approx(344, abs=1)
 

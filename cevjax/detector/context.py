@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 DAYS_PER_YEAR = 365.25
 
 
-class Place:
+class Context:
     """What the parts of a measurement share while it is built: the folder, the exposure, the nuisances."""
 
     def __init__(self, description: Description, folder: Path, factor: float):
@@ -42,14 +43,15 @@ class Place:
         days = self.exposure.days if self.exposure.days is not None else (self.exposure.years or 0.0) * DAYS_PER_YEAR
         return days * self.factor
 
-    def curve(self, file: str, what: str) -> tuple[np.ndarray, np.ndarray]:
-        """The two columns of a table, the first of which increases; nothing below 0."""
+    def curve(self, file: str, what: str, highest: float = np.inf) -> tuple[np.ndarray, np.ndarray]:
+        """The two columns of a table; the first increases, nothing is below 0, nor the second above ``highest``."""
         path = self.folder / file
         x, y = read_table(path, 2, what, delimiter=",").T
-        if len(x) < 2 or not np.all(np.diff(x) > 0) or x[0] < 0 or np.any(y < 0):
+        if len(x) < 2 or not np.all(np.diff(x) > 0) or x[0] < 0 or np.any((y < 0) | (y > highest)):
+            limit = "" if highest == np.inf else f" or above {highest:g} in the second"
             raise ReleaseFileError(
                 f"File {path}: expected at least two lines ({what}), with a first column that increases and no number "
-                "below 0."
+                f"below 0{limit}."
             )
         return x, y
 
@@ -67,11 +69,12 @@ class Place:
 
     def pull(self, suffix: str, description: str) -> str:
         """A nuisance of this measurement alone; its name."""
-        return self._add(pull(f"{self.prefix}_{suffix}", description))
+        return self._add(replace(pull(f"{self.prefix}_{suffix}", description), private=self.name))
 
-    def norm(self, name: str, sigma: float) -> tuple[str, float]:
-        """A nuisance on a size. The same name and error in another measurement make it a common one."""
-        return self._add(size_pull(name, sigma)), sigma
+    def norm(self, own: str, sigma: float, shared: str | None = None) -> tuple[str, float]:
+        """A nuisance on a size: of this measurement alone, or in common under the name ``shared``."""
+        parameter = size_pull(shared or f"{self.prefix}_{own}", sigma)
+        return self._add(parameter if shared else replace(parameter, private=self.name)), sigma
 
     def _add(self, parameter: Parameter) -> str:
         if self.nuisances.setdefault(parameter.name, parameter) != parameter:
