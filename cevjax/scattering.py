@@ -293,5 +293,5 @@ def electron_scattering(
         UnknownNameError: the atomic shells of an element of the target are not known.
     """
     low, high = 1e-3 * recoil_kev[0], 1e-3 * recoil_kev[1]
-    grid = electron_grid([n.element for n in target.nuclei], low, high, order, 1e-3 * panel_kev)
+    grid = electron_grid([n.element for n in target.nuclei], low, high, order=order, width=1e-3 * panel_kev)
     return Scattering(name=name, scatterers=Electrons(target, mass_kg, grid), grid=grid, **fields)

@@ -274,7 +274,7 @@ def test_p_value_of_gaussian_data_is_that_of_the_chi2_distribution(free, chi2_mi
 
 
 def test_p_value_of_sparse_counts_is_that_of_toys(csi_likelihood):
-    """Without fitted parameters: fluctuate the expectation of the 99 bins, of which more than a quarter hold less than five."""
+    """Without fitted parameters: the expectation of the 99 bins fluctuates; a quarter of them hold less than five."""
     like = csi_likelihood()
     result = hypothetical(like, names=())
     mu = np.sum(list(like.expected(result.values)["coherent-csi-2021"].values()), axis=0)

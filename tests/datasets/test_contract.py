@@ -37,7 +37,7 @@ def active(like, model):
             start, end = p.encode(p.nominal), p.encode(p.search_range()[1])
             values[p.name] = float(p.decode(start + 0.1 * (end - start)))
     if "m_4" in values:
-        values["m_4"] = 1.0  # in reach of the neutrinos of a reactor
+        values["m_4"] = 0.1  # recoils that the detectors see, from the neutrinos of a reactor too
     return like.nominal(**values)
 
 

@@ -293,7 +293,7 @@ def finer_likelihood(sterile):
     nuclei, electrons = scattering.recoil_grid, scattering.electron_grid
     with (
         mock.patch.object(scattering, "recoil_grid", lambda *args: nuclei(*args[:2], 96)),
-        mock.patch.object(scattering, "electron_grid", lambda *args: electrons(*args, order=32)),
+        mock.patch.object(scattering, "electron_grid", lambda *args, **_: electrons(*args, order=32)),
         mock.patch.object(coherent_csi_2021, "ELECTRON_RECOILS_KEV", (0.02, 16.0)),
     ):
         measurement = cevjax.load(NAME, es=True)
