@@ -218,7 +218,7 @@ def _listing() -> dict[str, list[dict[str, Any]]]:
         "datasets": [
             {
                 "name": name,
-                "total": float(np.sum(m.observed)),
+                "events": float(np.sum(m.observed)),
                 "unit": m.unit,
                 "bins": " x ".join(f"{n} {axis}" for n, (axis, _) in zip(m.shape, m.axes, strict=True)),
                 "citation": m.citation,

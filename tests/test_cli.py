@@ -105,7 +105,7 @@ def test_list_has_every_topic():
     assert [row["name"] for row in data["datasets"]] == list(registry.dataset_names())
     assert [row["name"] for row in data["interactions"]] == list(registry.interaction_names())
     csi = next(row for row in data["datasets"] if row["name"] == DATA)
-    assert (csi["total"], csi["unit"]) == (1578, "events") and "2110.07730" in csi["citation"]
+    assert (csi["events"], csi["unit"]) == (1578, "events") and "2110.07730" in csi["citation"]
     assert {"dataset": DATA, "name": STATISTIC} in data["statistics"]
     assert {row["name"] for row in data["forecasts"]} == set(registry.forecast_names()) >= {"ess-csi", "coh-ar-750"}
     assert all(row["title"] for row in data["forecasts"])
