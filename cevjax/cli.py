@@ -182,6 +182,9 @@ def data_command(function: Callable[..., None]) -> Callable[..., None]:
     return command(wrapper)
 
 
+LEADS = {"datasets": "citation", "interactions": "description"}
+
+
 @command
 def list_(
     topic: Annotated[Topic | None, typer.Argument(help="What to list; everything if left out.")] = None,
@@ -192,21 +195,23 @@ def list_(
     topics = [topic.value] if topic else [t.value for t in Topic]
     if not _emit(json, {name: listing[name] for name in topics}):
         for name in topics:
-            if name == "interactions":
-                _print_interactions(listing[name])
+            if name in LEADS:
+                _print_paragraphs(name, listing[name], LEADS[name])
             else:
                 _print_rows(name, listing[name])
 
 
-def _print_interactions(rows: list[dict[str, Any]]) -> None:
-    """One paragraph each: there is too much to say for a table."""
-    out.print("interactions", style="italic")
+def _print_paragraphs(title: str, rows: list[dict[str, Any]], lead: str) -> None:
+    """One paragraph each, begun by the name and the entry ``lead``: there is too much to say for a table."""
+    out.print(title, style="italic")
     for row in rows:
         out.print(f"{row['name']}", style="bold", end="")
-        out.print(f": {row['description']}")
-        for label in ("adds", "parameters", "choices", "source"):
-            if row[label]:
-                out.print(Padding(f"{label}: {row[label]}", (0, 0, 0, 4)))
+        out.print(f": {row[lead]}")
+        for label, text in row.items():
+            if label not in ("name", lead) and text != "":
+                out.print(
+                    Padding(f"{label}: {text:g}" if isinstance(text, float) else f"{label}: {text}", (0, 0, 0, 4))
+                )
     out.print()
 
 
@@ -222,6 +227,8 @@ def _listing() -> dict[str, list[dict[str, Any]]]:
                 "unit": m.unit,
                 "bins": " x ".join(f"{n} {axis}" for n, (axis, _) in zip(m.shape, m.axes, strict=True)),
                 "citation": m.citation,
+                "statistics": ", ".join(statistics(name)),
+                "choices": ", ".join(inspect.signature(registry.dataset_loader(name)).parameters),
                 "remark": m.remark,
             }
             for name, m in loaded.items()
