@@ -362,6 +362,7 @@ def test_a_flux_from_tables(folder):
     assert expected(measurement)["cevns"].sum() == pytest.approx(total, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_csi_measurement_as_a_folder(folder):
     """The data set of 2021, written down: polynomial quenching, photo-electrons, sigmoid, arrival times, nuisances."""
     original = tomllib.loads((Path(cevjax.tables.data_dir("coherent-csi-2021")) / "measurement.toml").read_text())
@@ -413,6 +414,7 @@ loss_start_us = {efficiency["time_start"]}
         np.testing.assert_allclose(b["es"], a["es"], rtol=2e-3, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_scattering_on_electrons(folder):
     """Counted where it matters, or always, or never; unquenched, so that a detector sees their own spectrum."""
     detector = ('kind = "none"', 'kind = "gaussian"\nnoise_kev = 0.3'), ('"none"', '"constant"\nfactor = 0.1')

@@ -68,6 +68,7 @@ def test_flux_is_moved_by_the_common_pull_in_both(joint):
         assert ratio == pytest.approx(1.10, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_gradient_agrees_with_finite_differences(joint):
     params = random_point(joint, 7)
     gradient = jax.grad(joint.nll)(params)

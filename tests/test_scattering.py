@@ -36,7 +36,14 @@ def point(measurement, total, moved):
     return {p.name: p.nominal for p in parameters if not p.members} | PULLS | moved
 
 
-@pytest.mark.parametrize("name", interaction_names())
+HEAVY = ("charge-radius", "dipole-portal", "sterile")  # to compile
+
+
+def marked(names):
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in HEAVY else []) for name in names]
+
+
+@pytest.mark.parametrize("name", marked(interaction_names()))
 def test_prepared_equals_unprepared(csi, name):
     total, moved = model(name)
     params = point(csi, total, moved)
@@ -46,7 +53,7 @@ def test_prepared_equals_unprepared(csi, name):
         np.testing.assert_allclose(prepared(params, total), plain, rtol=1e-10, atol=1e-12 * np.max(plain))
 
 
-@pytest.mark.parametrize("name", ["magnetic-moment", "sterile", "dipole-portal"])
+@pytest.mark.parametrize("name", marked(["magnetic-moment", "sterile", "dipole-portal"]))
 def test_derivatives_through_the_stages(csi, name):
     """Forward and reverse through recoils and moments, against central differences."""
     total, moved = model(name)

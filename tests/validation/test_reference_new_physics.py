@@ -329,6 +329,7 @@ def minuit(ref, held):
     return fitted.fval
 
 
+@pytest.mark.slow
 def test_profile_of_a_magnetic_moment():
     moments = [0.0, 1.5e-9, 3e-9]
     truth = np.array([minuit(reference("2211.11905"), {"mu_nu_mu": x}) for x in moments])
