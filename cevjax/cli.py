@@ -171,8 +171,8 @@ def data_command(function: Callable[..., None]) -> Callable[..., None]:
         like, values = _setup(**{name: kwargs.pop(name) for name in shared})
         function(like, values, **kwargs)
         if kwargs.get("json") != "-":
-            for remark in remarks(like).values():
-                out.print(f"Note: {remark}", soft_wrap=True)
+            for name, remark in remarks(like).items():
+                out.print(f"Note on {name}: {remark}", soft_wrap=True)
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*shared.values(), *own)]
     required = [p for p in parameters if p.default is inspect.Parameter.empty]
