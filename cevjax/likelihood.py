@@ -188,6 +188,16 @@ class Likelihood:
         other.__dict__["_compiled"] = self._compiled
         return other
 
+    def with_measurements(self, measurements: Iterable[Measurement]) -> Likelihood:
+        """The same likelihood with its measurements in another form, unchecked."""
+        other = Likelihood.tree_unflatten(None, (tuple(measurements), self.interaction))
+        other.note = self.note
+        return other
+
+    def hold(self, params: Mapping[str, ArrayLike]) -> Likelihood:
+        """A folded likelihood with everything evaluated that only parameters of interest reach, at ``params``."""
+        return self.with_measurements(m.hold(params) for m in self.measurements)
+
     def _check_names(self, params: Mapping[str, ArrayLike]) -> None:
         missing = [p.name for p in self.parameters.values() if not p.members and p.name not in params]
         if missing:

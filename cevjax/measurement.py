@@ -7,6 +7,8 @@ every background is one. Nothing here knows a particular experiment.
 from __future__ import annotations
 
 import abc
+from functools import partial
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,6 +22,25 @@ from .errors import InvalidValueError
 from .interactions.base import Interaction, Params
 from .parameters import Parameter, pull, size_pull
 from .response import BinnedTime
+from .series import Curves, Variable
+
+
+class Folding(NamedTuple):
+    """What a component needs to know to be folded: which parameters a fit moves, and where all the others are.
+
+    Attributes:
+        interaction: in force.
+        params: every parameter; those that move are at their nominal values.
+        inner: nuisances, with their ranges.
+        outer: parameters of interest, with theirs.
+        tolerance: in standard deviations of the counts of a bin.
+    """
+
+    interaction: Interaction
+    params: Params
+    inner: tuple[Variable, ...]
+    outer: tuple[Variable, ...]
+    tolerance: float
 
 
 class Morph(eqx.Module):
@@ -146,6 +167,14 @@ class Component(eqx.Module):
         """The same component with everything tabulated that no parameter of ``interaction`` touches."""
         return self
 
+    def fold(self, folding: Folding, variance: np.ndarray) -> Component:
+        """An approximation that is cheap in the parameters of ``folding``, for counts of that ``variance``."""
+        return self
+
+    def hold(self, params: Params) -> Component:
+        """A folded component with everything evaluated that only parameters of interest reach, at ``params``."""
+        return self
+
 
 class Background(Component):
     """Energy shape, times time shape if there is one, normalised to a number of events.
@@ -160,7 +189,7 @@ class Background(Component):
 
     name: str = eqx.field(static=True)
     energy: Array
-    time: BinnedTime | Array | None
+    time: BinnedTime | FoldedTime | Array | None
     total: float
     norm: Norm
 
@@ -168,12 +197,15 @@ class Background(Component):
         counts = self.norm(params) * self.total * self.energy
         if self.time is None:
             return counts
-        return counts[:, None] * (self.time(params)[0] if isinstance(self.time, BinnedTime) else self.time)
+        return counts[:, None] * (self.time(params)[0] if callable(self.time) else self.time)
 
     def prepare(self, interaction):
         if isinstance(self.time, BinnedTime) and not self.time.nuisances:
             return eqx.tree_at(lambda c: c.time, self, _fixed_times(self.time)[0])
         return self
+
+    def fold(self, folding, variance):
+        return eqx.tree_at(lambda c: c.time, self, fold_time(self.time, folding), is_leaf=lambda x: x is None)
 
 
 class Template(Component):
@@ -226,10 +258,56 @@ class Spread(Component):
     def prepare(self, interaction):
         return eqx.tree_at(lambda c: c.inner, self, self.inner.prepare(interaction))
 
+    def fold(self, folding, variance):
+        return eqx.tree_at(lambda c: c.inner, self, self.inner.fold(folding, variance.sum(axis=1)))
+
+    def hold(self, params):
+        return eqx.tree_at(lambda c: c.inner, self, self.inner.hold(params))
+
 
 @jax.jit
 def _fixed_times(time: BinnedTime) -> Array:
     return time({})
+
+
+class FoldedTime(eqx.Module):
+    """The fractions of a :class:`BinnedTime` as splines in its one nuisance."""
+
+    curves: Curves
+    shape: tuple[int, int] = eqx.field(static=True)
+
+    def __call__(self, params: Params) -> Array:
+        return self.curves(params).reshape(self.shape)
+
+    @property
+    def table(self) -> Array:
+        """All that is known of each row."""
+        coefficients = self.curves.coefficients
+        return jnp.moveaxis(coefficients.reshape(-1, *self.shape), 1, 0).reshape(self.shape[0], -1)
+
+    def rows(self, which: np.ndarray) -> FoldedTime:
+        """Some of the rows."""
+        kept = self.curves.coefficients.reshape(-1, *self.shape)[:, which]
+        curves = eqx.tree_at(lambda c: c.coefficients, self.curves, kept.reshape(len(kept), -1))
+        return FoldedTime(curves, (len(which), self.shape[1]))
+
+
+def fold_time(time: BinnedTime | Array | None, folding: Folding) -> FoldedTime | BinnedTime | Array | None:
+    """Arrival times as cheap as ``folding`` allows: splines, or fixed fractions where nothing moves."""
+    if not isinstance(time, BinnedTime):
+        return time
+    moving = [v for v in folding.inner if v.name in time.nuisances]
+    if len(moving) > 1:
+        return time
+    if not moving:
+        return _times_at(time, folding.params, (), np.zeros((1, 0)))[0]
+    values = _times_at(time, folding.params, (moving[0].name,), moving[0].values[:, None])
+    return FoldedTime(Curves(moving[0], np.asarray(values).reshape(len(values), -1)), values.shape[1:])
+
+
+@partial(jax.jit, static_argnames="names")
+def _times_at(time: BinnedTime, params: Params, names: tuple[str, ...], points: Array) -> Array:
+    return jax.vmap(lambda point: time({**params, **dict(zip(names, point, strict=True))}))(points)
 
 
 class Measurement(eqx.Module):
@@ -304,6 +382,10 @@ class Measurement(eqx.Module):
         """The same measurement with the components that matter, and everything tabulated that no parameter touches."""
         relevant = tuple(c.prepare(interaction) for c in self.components if c.relevant(interaction))
         return eqx.tree_at(lambda m: m.components, self, relevant)
+
+    def hold(self, params: Params) -> Measurement:
+        """The same measurement with its folded components held: see :meth:`Component.hold`."""
+        return eqx.tree_at(lambda m: m.components, self, tuple(c.hold(params) for c in self.components))
 
     def with_observed(self, observed: ArrayLike) -> Measurement:
         """The same measurement with other data, such as Asimov data or a toy. Counts need not be whole numbers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import equinox as eqx
@@ -17,13 +17,14 @@ from .fluxes.base import Fluence, Flux
 from .interactions.base import Interaction, Params, contributes, shapes_of, smooth_part, terms_of
 from .interactions.standard_model import StandardModel
 from .kinematics import Shape
-from .measurement import Component, Norm
+from .measurement import Component, FoldedTime, Folding, Norm, fold_time
 from .moments import Moments, RecoilGrid, electron_grid, evaluate, moment, recoil_grid
 from .nuclear_model import BoundNucleus, NuclearModel
 from .nuclei import Target
 from .parameters import Parameter
 from .rates import flux_effects, fold_moments, weighted_moments
 from .response import BinnedResponse, BinnedTime
+from .series import KNOTS, Axis, Series, Variable, grid, series
 from .staged import staged
 
 Tables = tuple[Moments, ...]
@@ -125,7 +126,7 @@ class Scattering(Component):
     fluence: float | Fluence
     baseline_m: float
     response: BinnedResponse | Array
-    time: BinnedTime | Array | None
+    time: BinnedTime | FoldedTime | Array | None
     norm: Norm
     always: bool = eqx.field(static=True, default=True)
     tables: Tables | None = None
@@ -149,7 +150,7 @@ class Scattering(Component):
         own = {name: value for name, value in params.items() if name in names}
         return _recoils(own, (self, interaction))
 
-    def fold(self, params: Params, interaction: Interaction) -> Array:
+    def sum_targets(self, params: Params, interaction: Interaction) -> Array:
         """:meth:`recoils` before it is made a stage."""
         total = jnp.zeros(())
         moments = self.moments(params, interaction)
@@ -196,8 +197,7 @@ class Scattering(Component):
         by_component = response @ self.recoils(params, interaction).T
         if self.time is None:
             return self.norm(params) * jnp.sum(by_component, axis=1)
-        time = self.time(params) if isinstance(self.time, BinnedTime) else self.time
-        return self.norm(params) * (by_component @ time)
+        return self.norm(params) * (by_component @ (self.time(params) if callable(self.time) else self.time))
 
     def prepare(self, interaction):
         prepared = self
@@ -212,8 +212,11 @@ class Scattering(Component):
             prepared = eqx.tree_at(lambda c: c.time, prepared, _fixed_times(self.time))
         return prepared
 
+    def fold(self, folding, variance):
+        return fold(self, folding, variance)
 
-_recoils = staged(lambda params, structure: structure[0].fold(params, structure[1]))
+
+_recoils = staged(lambda params, structure: structure[0].sum_targets(params, structure[1]))
 _moments = staged(lambda params, structure: structure[0].flat_moments(params, structure[1]))
 
 
@@ -253,6 +256,150 @@ def _prepared_response(response: BinnedResponse, recoil: Array) -> BinnedRespons
 @jax.jit
 def _fixed_times(time: BinnedTime) -> Array:
     return time({})
+
+
+class FoldedScattering(Component):
+    """A :class:`Scattering` as a series in the parameters that move it.
+
+    Args:
+        name: of the component.
+        spectra: counts in energy bins, shape (bins, groups of flux components that arrive alike).
+        time: arrival times of each group; None without a time axis.
+        norm: normalisation nuisances.
+        inherited: parameters of what was folded.
+    """
+
+    name: str = eqx.field(static=True)
+    spectra: Series
+    time: FoldedTime | BinnedTime | Array | None
+    norm: Norm
+    inherited: tuple[Parameter, ...] = eqx.field(static=True)
+
+    @property
+    def parameters(self):
+        return self.inherited
+
+    def __call__(self, params, interaction):
+        own = {name: params[name] for name in self.spectra.names}
+        spectra = _spectra(own, self.spectra) if own else self.spectra({})
+        if self.time is None:
+            return self.norm(params) * jnp.sum(spectra, axis=1)
+        return self.norm(params) * (spectra @ (self.time(params) if callable(self.time) else self.time))
+
+    def hold(self, params):
+        return eqx.tree_at(lambda c: c.spectra, self, self.spectra.hold(params))
+
+
+_spectra = staged(lambda params, spectra: spectra(params))
+
+LARGEST_FOLD = 2e7
+"""Numbers in the largest tensor that :func:`fold` makes, and no more evaluations than 1/1000 of that."""
+PROBES = 3
+"""Points of the other parameters at which a slice along one of them is taken."""
+
+
+def fold(signal: Scattering, folding: Folding, variance: np.ndarray) -> Component:
+    """``signal`` as a series in the parameters of ``folding``; as it is where that would be too large."""
+    time, groups = fold_time(signal.time, folding), np.arange(len(signal.flux.components))
+    if time is None:
+        groups = np.zeros_like(groups)
+    elif not isinstance(time, BinnedTime):
+        rows = np.asarray(time if isinstance(time, Array) else time.table)
+        _, first, groups = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+        time = time[first] if isinstance(time, Array) else time.rows(first)
+    variance = variance if variance.ndim == 1 else variance.sum(axis=1)
+    probe = _Probe(signal, folding, groups.ravel(), 1 / np.sqrt(variance))
+    axes = {v.name: probe.axis(v) for v in (*folding.inner, *folding.outer)}
+    inner, outer = ([a for v in group if (a := axes[v.name]).nodes.size > 1] for group in (folding.inner, folding.outer))
+    by_response, by_recoils = probe.split((*inner, *outer))
+    n_response, n_recoils = (int(np.prod([a.nodes.size for a in part])) for part in (by_response, by_recoils))
+    size = n_response * n_recoils * len(variance) * (groups.max() + 1)
+    if size > LARGEST_FOLD or 1e3 * max(n_response, n_recoils) > LARGEST_FOLD:
+        return signal
+    tensor = probe.spectra(probe.responses(grid(by_response)), probe.recoils(grid(by_recoils)))
+    shape = [a.nodes.size for a in (*by_response, *by_recoils)]
+    order = [[a.variable.name for a in (*by_response, *by_recoils)].index(a.variable.name) for a in (*inner, *outer)]
+    tensor = np.moveaxis(tensor.reshape(*shape, *tensor.shape[2:]), order, range(len(order)))
+    spectra = series(inner, outer, tensor, variance, folding.tolerance)
+    return FoldedScattering(signal.name, spectra, time, signal.norm, signal.parameters)
+
+
+class _Probe:
+    """The factors of a signal at many points: response matrices, and recoils of groups of flux components."""
+
+    def __init__(self, signal: Scattering, folding: Folding, groups: np.ndarray, weight: np.ndarray):
+        self.signal, self.folding, self.weight = signal, folding, weight
+        self.sum = (groups[:, None] == np.arange(groups.max() + 1)).astype(float)
+        self.moving = signal.response.nuisances if isinstance(signal.response, BinnedResponse) else ()
+        interaction = folding.interaction
+        self.own = {p.name for p in (*interaction.parameters, *signal.parameters)} | set(signal.scatterers.nominal)
+
+    def split(self, axes: Sequence[Axis]) -> tuple[list[Axis], list[Axis]]:
+        """Axes of parameters of the response, and of all others."""
+        moving = [axis for axis in axes if axis.variable.name in self.moving]
+        return moving, [axis for axis in axes if axis.variable.name not in self.moving]
+
+    def responses(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Shape (points, bins, nodes)."""
+        names, points = tuple(columns), _rows(columns)
+        return np.asarray(_responses(self.signal, self.folding.params, names, points))
+
+    def recoils(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Shape (points, groups, nodes)."""
+        params = {n: v for n, v in self.folding.params.items() if n in self.own}
+        found = _many_recoils(self.signal, self.folding.interaction, params, tuple(columns), _rows(columns))
+        return np.einsum("pcn,cg->pgn", np.asarray(found), self.sum)
+
+    def spectra(self, responses: np.ndarray, recoils: np.ndarray) -> np.ndarray:
+        """Shape (points of one, points of the other, bins, groups)."""
+        flat = responses.reshape(-1, responses.shape[2]) @ recoils.reshape(-1, recoils.shape[2]).T
+        flat = flat.reshape(*responses.shape[:2], *recoils.shape[:2])
+        return np.moveaxis(flat, 1, 2)
+
+    def axis(self, variable: Variable) -> Axis:
+        """The curves along one parameter, from slices at several values of the parameters of interest."""
+        others = self.folding.outer
+        columns = {variable.name: np.tile(variable.values, PROBES)}
+        for k, other in enumerate(v for v in others if v.name != variable.name):
+            # the nominal point first, then two in general position
+            fractions = (np.arange(1, PROBES) * (0.382 + 0.11 * k)) % 1
+            t = other.parameter.encode([other.low, other.high])
+            probes = other.parameter.decode(t[0] + (t[1] - t[0]) * fractions)
+            columns[other.name] = np.repeat([self.folding.params[other.name], *probes], KNOTS)
+        if variable.name in self.moving:
+            slices = self.spectra(self.responses({variable.name: variable.values}), self.recoils(_every(columns, KNOTS)))
+            slices = np.moveaxis(slices, 0, 1)
+        elif variable.name in self.own:
+            slices = self.spectra(self.responses({}), self.recoils(columns))[0]
+            slices = slices.reshape(PROBES, KNOTS, *slices.shape[1:])
+        else:
+            slices = np.zeros((PROBES, KNOTS, 1, 1))
+        slices = np.moveaxis(slices * self.weight[: slices.shape[2], None], 1, 0)
+        return Axis.of(variable, slices.reshape(KNOTS, -1), self.folding.tolerance / 100)
+
+
+def _every(columns: Mapping[str, np.ndarray], step: int) -> dict[str, np.ndarray]:
+    return {name: column[::step] for name, column in list(columns.items())[1:]}
+
+
+def _rows(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.stack(list(columns.values()), axis=1) if columns else np.zeros((1, 0))
+
+
+@partial(jax.jit, static_argnames="names")
+def _responses(signal: Scattering, params: Params, names: tuple[str, ...], points: Array) -> Array:
+    if not isinstance(signal.response, BinnedResponse):
+        return jnp.broadcast_to(signal.response, (len(points), *signal.response.shape))
+    response, nodes = signal.response, signal.grid.nodes
+    return jax.lax.map(lambda p: response({**params, **dict(zip(names, p, strict=True))}, nodes), points, batch_size=64)
+
+
+@partial(jax.jit, static_argnames="names")
+def _many_recoils(
+    signal: Scattering, interaction: Interaction, params: Params, names: tuple[str, ...], points: Array
+) -> Array:
+    at = lambda point: {**params, **dict(zip(names, point, strict=True))}  # noqa: E731
+    return jax.lax.map(lambda point: signal.recoils(at(point), interaction), points, batch_size=64)
 
 
 def coherent_scattering(

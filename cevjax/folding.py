@@ -1,0 +1,91 @@
+"""Likelihoods with the detector folded in: everything that no fitted parameter touches is done once.
+
+Between its parameters and its counts a signal runs through form factors, cross sections, spectra and the response of
+the detector on a hundred nodes. The counts are smooth functions of the few parameters that a fit moves, so
+:func:`fold` replaces the spectra by :mod:`series <cevjax.series>` in them, as accurate as asked for within a range, and
+the arrival times by splines in their offset. Nothing else changes: what comes back is a likelihood like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .likelihood import Likelihood, expected_flat
+from .measurement import Component, Folding
+from .series import Variable
+
+REACH = 3.5
+"""Range of a constrained nuisance, in standard deviations from the mean of its auxiliary measurement."""
+TOLERANCE = 1e-3
+"""Largest term that is left out of a series, in standard deviations of the counts."""
+
+
+def fold(
+    like: Likelihood,
+    fitted: Sequence[str],
+    held: Mapping[str, tuple[float, float]],
+    fixed: Mapping[str, float],
+    tolerance: float = TOLERANCE,
+) -> Likelihood:
+    """``like`` with its signals folded, for fits of ``fitted`` at values of ``held`` within ranges.
+
+    Args:
+        like: likelihood.
+        fitted: names of the parameters that a fit moves.
+        held: {name: (low, high)} of parameters that stay at other values in each fit.
+        fixed: values of all others.
+        tolerance: in standard deviations of the counts of a bin; what is left out of a series is smaller.
+
+    Returns:
+        A likelihood for parameters within :func:`ranges`, where it agrees with ``like`` about as well as
+        ``tolerance`` says. Components that cannot be folded are as they were.
+    """
+    where = {name: pair for name, pair in ranges(like, fitted, held).items() if name not in fixed}
+    variables = {name: Variable(like.parameters[name], *pair) for name, pair in where.items()}
+    nuisances = {name for name in fitted if like.parameters[name].nuisance}
+    nominal = {**like.nominal(), **fixed}
+    params = {n: float(np.clip(v, *where[n])) if n in where else float(v) for n, v in nominal.items()}
+    folding = Folding(
+        like.interaction,
+        params,
+        tuple(v for n, v in variables.items() if n in nuisances),
+        tuple(v for n, v in variables.items() if n not in nuisances),
+        tolerance,
+    )
+    expected = like.expected(params)
+    measurements = []
+    for m in like.measurements:
+        total = np.sum([np.asarray(counts) for counts in expected[m.name].values()], axis=0)
+        variance = np.maximum(total, 1e-2) if m.sigma is None else np.asarray(m.sigma) ** 2
+        components = tuple(component.fold(folding, variance) for component in m.components)
+        measurements.append(eqx.tree_at(lambda m: m.components, m, components))
+    return like.with_measurements(measurements)
+
+
+def ranges(
+    like: Likelihood, fitted: Sequence[str], held: Mapping[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """Where a folded likelihood is made for: {name: (low, high)} of all parameters that are not fixed."""
+    found = dict(held)
+    for name in fitted:
+        parameter = like.parameters[name]
+        low, high = parameter.search_range()
+        if parameter.constraint:
+            mean, sigma = parameter.constraint
+            low, high = max(parameter.bounds[0], mean - REACH * sigma), min(parameter.bounds[1], mean + REACH * sigma)
+        found[name] = (low, high)
+    return found
+
+
+def inside(values: Mapping[str, np.ndarray], where: Mapping[str, tuple[float, float]]) -> np.ndarray:
+    """Which points lie within the ranges, and not at their ends."""
+    found = [
+        (column > low + 1e-3 * (high - low)) & (column < high - 1e-3 * (high - low))
+        for column, (low, high) in ((values[name], where[name]) for name in where if name in values)
+    ]
+    return np.logical_and.reduce(found) if found else np.ones(1, bool)

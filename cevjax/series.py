@@ -1,0 +1,194 @@
+"""Smooth functions of a few parameters as sums of products of tabulated curves: found by probing, cheap to evaluate.
+
+Along each parameter the functions that occur span a space of few dimensions (three for a coupling that enters
+quadratically, four or five for most detector systematics), which a singular-value decomposition of slices finds. The
+function itself is a tensor on the products of these curves, from its values at as many points, and most entries of the
+tensor are too small to matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from scipy.interpolate import make_interp_spline
+from scipy.linalg import qr
+
+from .parameters import Parameter
+from .response.timing import CARDINAL_CUBIC
+
+KNOTS = 241
+"""Knots of a curve over the range of its parameter."""
+
+
+class Variable(NamedTuple):
+    """A parameter with the range over which functions of it are tabulated."""
+
+    parameter: Parameter
+    low: float
+    high: float
+
+    @property
+    def name(self) -> str:
+        return self.parameter.name
+
+    @property
+    def knots(self) -> np.ndarray:
+        """Even in the dimensionless coordinate of the parameter, shape (KNOTS,)."""
+        return np.linspace(*self.parameter.encode([self.low, self.high]), KNOTS)
+
+    @property
+    def values(self) -> np.ndarray:
+        """The parameter at the knots."""
+        return self.parameter.decode(self.knots)
+
+
+class Curves(eqx.Module):
+    """Functions of one parameter: cubic splines on even knots, constant outside.
+
+    Args:
+        variable: the parameter and its range.
+        values: of the functions at the knots, shape (KNOTS, functions).
+    """
+
+    name: str = eqx.field(static=True)
+    decades: bool = eqx.field(static=True)
+    centre: Array
+    scale: Array
+    low: Array
+    step: Array
+    coefficients: Array
+
+    def __init__(self, variable: Variable, values: np.ndarray):
+        parameter, t = variable.parameter, variable.knots
+        self.name, self.decades = parameter.name, parameter.decades
+        self.centre, self.scale = jnp.asarray(0.0 if self.decades else parameter.nominal), jnp.asarray(parameter.scale)
+        self.low, self.step = jnp.asarray(t[0]), jnp.asarray((t[-1] - t[0]) / (KNOTS - 1))
+        self.coefficients = jnp.asarray(_cardinal(t, np.asarray(values, float)))
+
+    def __call__(self, params: Mapping[str, ArrayLike]) -> Array:
+        """All functions, shape (functions,)."""
+        u = (jnp.asarray(params[self.name], float) - self.centre) / self.scale
+        u = jnp.arcsinh(u) if self.decades else u
+        at = jnp.clip((u - self.low) / self.step, 0.0, KNOTS - 1.0)
+        first = jnp.minimum(at.astype(int), KNOTS - 2)
+        weights = (at - first) ** np.arange(4) @ CARDINAL_CUBIC
+        return weights @ self.coefficients[first + np.arange(4)]
+
+
+def _cardinal(t: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Coefficients of the even cubic B-splines of the not-a-knot spline through ``values``, one more on either side."""
+    spline = make_interp_spline(t, values, k=3)
+    h = (t[-1] - t[0]) / (len(t) - 1)
+    # on even knots a cubic spline s has the coefficients s - h^2 s''/6 (Marsden's identity for the quadratic part)
+    inside = values - h**2 / 6 * spline(t, nu=2)
+    before = 6 * values[0] - 4 * inside[0] - inside[1]
+    after = 6 * values[-1] - 4 * inside[-1] - inside[-2]
+    return np.concatenate([before[None], inside, after[None]])
+
+
+class Series(eqx.Module):
+    r"""A function of two groups of parameters, an array of any shape.
+
+    .. math:: f(x, y) = \sum_{kl} c_{kl} \prod_i \phi_{k_i}(x_i) \prod_j \psi_{l_j}(y_j)
+
+    Args:
+        inner, outer: curves of the parameters x and y.
+        inner_terms, outer_terms: for each k and l, which curve of each parameter.
+        coefficients: shape (inner terms, outer terms, ...).
+    """
+
+    inner: tuple[Curves, ...]
+    outer: tuple[Curves, ...]
+    inner_terms: tuple[tuple[int, ...], ...] = eqx.field(static=True)
+    outer_terms: tuple[tuple[int, ...], ...] = eqx.field(static=True)
+    coefficients: Array
+
+    def __call__(self, params: Mapping[str, ArrayLike]) -> Array:
+        return jnp.tensordot(_products(self.inner, self.inner_terms, params), self.outer_sum(params), axes=1)
+
+    def outer_sum(self, params: Mapping[str, ArrayLike]) -> Array:
+        """The coefficients of the inner terms."""
+        if not self.outer:
+            return self.coefficients[:, 0]
+        return jnp.tensordot(self.coefficients, _products(self.outer, self.outer_terms, params), axes=(1, 0))
+
+    def hold(self, params: Mapping[str, ArrayLike]) -> Series:
+        """The same function with its outer parameters held."""
+        return Series(self.inner, (), self.inner_terms, (), self.outer_sum(params)[:, None])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in (*self.inner, *self.outer))
+
+
+def _products(curves: Sequence[Curves], terms: Sequence[Sequence[int]], params: Mapping[str, ArrayLike]) -> Array:
+    product = jnp.ones(len(terms))
+    for curve, which in zip(curves, np.array(terms, int).reshape(len(terms), -1).T, strict=True):
+        product = product * curve(params)[which]
+    return product
+
+
+class Axis(NamedTuple):
+    """The curves that span what happens along one parameter, and the knots that tell them apart."""
+
+    variable: Variable
+    curves: np.ndarray  # (KNOTS, functions), the first one constant, each at most 1
+    nodes: np.ndarray  # indices of as many knots
+
+    @classmethod
+    def of(cls, variable: Variable, slices: np.ndarray, tolerance: float) -> Axis:
+        """From slices of a function along the parameter, shape (KNOTS, anything)."""
+        change = slices - slices[KNOTS // 2]
+        left, size, _ = np.linalg.svd(change, full_matrices=False)
+        reach = np.max(np.abs(left), axis=0)
+        kept = reach * size > tolerance
+        curves = np.column_stack([np.ones(KNOTS), left[:, kept] / reach[kept]])
+        return cls(variable, curves, qr(curves.T, pivoting=True, mode="r")[-1][: curves.shape[1]])
+
+    @property
+    def nodes_of_variable(self) -> np.ndarray:
+        return self.variable.values[self.nodes]
+
+    @property
+    def inverse(self) -> np.ndarray:
+        """From values at the nodes to coefficients of the curves."""
+        return np.linalg.inv(self.curves[self.nodes])
+
+
+def grid(axes: Sequence[Axis]) -> dict[str, np.ndarray]:
+    """All combinations of the nodes, the last axis running fastest: {name: values}."""
+    mesh = np.meshgrid(*(axis.nodes_of_variable for axis in axes), indexing="ij")
+    return {axis.variable.name: values.ravel() for axis, values in zip(axes, mesh, strict=True)}
+
+
+def series(
+    inner: Sequence[Axis], outer: Sequence[Axis], values: np.ndarray, variance: np.ndarray, tolerance: float
+) -> Series:
+    """The series through ``values`` at the nodes, shape (inner nodes..., outer nodes..., rows, columns).
+
+    A term is kept where it can be larger than ``tolerance`` standard deviations of the rows: of counts with ``variance``
+    and as many more as the outer term, which may be a large signal, brings itself.
+    """
+    axes = (*inner, *outer)
+    tensor = values
+    for i, axis in enumerate(axes):
+        tensor = np.moveaxis(np.tensordot(axis.inverse, tensor, axes=(1, i)), 0, i)
+    rows = tensor.shape[len(axes) :]
+    flat = tensor.reshape(int(np.prod(tensor.shape[: len(inner)])), -1, *rows)
+    counts = np.sum(np.abs(flat), axis=3)
+    size = np.linalg.norm(counts / np.sqrt(variance + counts[0]), axis=2)
+    first, second = np.flatnonzero(size.max(axis=1) > tolerance), np.flatnonzero(size.max(axis=0) > tolerance)
+    first, second = (x if len(x) else np.zeros(1, int) for x in (first, second))
+    terms = [
+        tuple(map(tuple, np.array(np.unravel_index(which, shape), int).T.tolist())) if shape else ((),)
+        for which, shape in ((first, tensor.shape[: len(inner)]), (second, tensor.shape[len(inner) : len(axes)]))
+    ]
+    kept = flat[np.ix_(first, second)]
+    curves = [tuple(Curves(axis.variable, axis.curves) for axis in group) for group in (inner, outer)]
+    return Series(*curves, *terms, jnp.asarray(kept))
