@@ -49,6 +49,13 @@ def gaussian_nll(expected: ArrayLike, observed: ArrayLike, sigma: ArrayLike) -> 
     return 0.5 * ((jnp.asarray(expected, float) - observed) / sigma) ** 2
 
 
+class Data(NamedTuple):
+    """What was observed: counts of each measurement, and the results of the auxiliary measurements."""
+
+    observed: tuple[Array, ...]
+    auxiliary: Array
+
+
 @jax.tree_util.register_pytree_node_class
 class Likelihood:
     """Joint likelihood of measurements: a pytree whose ``nll`` is a pure function of ``dict[str, float]``.
@@ -73,6 +80,8 @@ class Likelihood:
 
     measurements: tuple[Measurement, ...]
     interaction: Interaction
+    auxiliary: Array
+    """Results of the auxiliary measurements: the means of the constraints, one for each of :attr:`constrained`."""
     note: str = ""
     """What its data are, where they are not those of the measurements."""
 
@@ -98,16 +107,16 @@ class Likelihood:
             raise InvalidValueError(f"Argument `interaction` must hold each term once, but was {interaction.name}.")
         self.interaction = interaction.with_couplings(_common_couplings(measurements, interaction))
         self.measurements = tuple(measurements)
-        _ = self.parameters  # a clash shows here, not at first use
+        self.auxiliary = jnp.array([p.constraint.mean for p in self.constrained if p.constraint])
         self.measurements = tuple(m.prepare(self.interaction) for m in measurements)
 
     def tree_flatten(self):
-        return (self.measurements, self.interaction), None
+        return (self.measurements, self.interaction, self.auxiliary), None
 
     @classmethod
     def tree_unflatten(cls, _, children):
         like = object.__new__(cls)
-        like.measurements, like.interaction = children
+        like.measurements, like.interaction, like.auxiliary = children
         return like
 
     @cached_property
@@ -118,6 +127,11 @@ class Likelihood:
             *((f"measurement {m.name}", m.parameters) for m in self.measurements),
         ]
         return merge(owners)
+
+    @cached_property
+    def constrained(self) -> tuple[Parameter, ...]:
+        """The parameters that have an auxiliary measurement."""
+        return tuple(p for p in self.parameters.values() if p.constraint)
 
     @property
     def nuisances(self) -> tuple[str, ...]:
@@ -159,9 +173,9 @@ class Likelihood:
         if len(params) == len(names):
             values = [params.get(name) for name in names]
             if all(isinstance(value, float) for value in values):  # one array costs less than a dozen scalars
-                return self._compiled[1](np.array(values), self._observed)
+                return self._compiled[1](np.array(values), self.data)
         self._check_names(params)
-        return self._compiled[0](dict(params), self._observed)
+        return self._compiled[0](dict(params), self.data)
 
     def chi2(self, params: Mapping[str, ArrayLike]) -> Array:
         """2 :meth:`nll`."""
@@ -173,7 +187,7 @@ class Likelihood:
         The auxiliary measurements stay at their means: a nuisance moved in ``params`` costs its penalty there.
         """
         expected = self.expected(params)
-        other = self.with_observed([_total(expected[m.name]) for m in self.measurements])
+        other = self.with_observed([total(expected[m.name]) for m in self.measurements])
         if not any(isinstance(value, Tracer) for value in params.values()):
             nominal = self.nominal()
             values = {name: float(np.asarray(value)) for name, value in params.items()}
@@ -184,19 +198,25 @@ class Likelihood:
     def with_observed(self, observed: Iterable[ArrayLike]) -> Likelihood:
         """The same likelihood with other counts, one array a measurement."""
         replaced = tuple(m.with_observed(o) for m, o in zip(self.measurements, observed, strict=True))
-        other = Likelihood.tree_unflatten(None, (replaced, self.interaction))
+        other = Likelihood.tree_unflatten(None, (replaced, self.interaction, self.auxiliary))
         other.__dict__["_compiled"] = self._compiled
         return other
 
     def with_measurements(self, measurements: Iterable[Measurement]) -> Likelihood:
         """The same likelihood with its measurements in another form, unchecked."""
-        other = Likelihood.tree_unflatten(None, (tuple(measurements), self.interaction))
+        other = Likelihood.tree_unflatten(None, (tuple(measurements), self.interaction, self.auxiliary))
         other.note = self.note
         return other
 
     def hold(self, params: Mapping[str, ArrayLike]) -> Likelihood:
         """A folded likelihood with everything evaluated that only parameters of interest reach, at ``params``."""
         return self.with_measurements(m.hold(params) for m in self.measurements)
+
+    def with_data(self, data: Data) -> Likelihood:
+        """The same likelihood with other data and results of auxiliary measurements, unchecked."""
+        pairs = zip(self.measurements, data.observed, strict=True)
+        measurements = tuple(eqx.tree_at(lambda m: m.observed, m, counts) for m, counts in pairs)
+        return Likelihood.tree_unflatten(None, (measurements, self.interaction, data.auxiliary))
 
     def _check_names(self, params: Mapping[str, ArrayLike]) -> None:
         missing = [p.name for p in self.parameters.values() if not p.members and p.name not in params]
@@ -210,27 +230,21 @@ class Likelihood:
         return tuple(self.nominal())
 
     @property
-    def _observed(self) -> tuple[Array, ...]:
-        return tuple(m.observed for m in self.measurements)
+    def data(self) -> Data:
+        """Counts, and results of the auxiliary measurements."""
+        return Data(tuple(m.observed for m in self.measurements), self.auxiliary)
 
     @cached_property
     def _compiled(self) -> tuple[Callable[..., Array], Callable[..., Array]]:
         """The nll of a dictionary and of a vector of parameters, and of the data: other data need no compilation."""
 
-        def of_dict(params, observed):
-            return nll(_with_data(self, observed), params)
+        def of_dict(params, data):
+            return nll(self.with_data(data), params)
 
-        def of_vector(values, observed):
-            return of_dict(dict(zip(self._names, values, strict=True)), observed)
+        def of_vector(values, data):
+            return of_dict(dict(zip(self._names, values, strict=True)), data)
 
         return jax.jit(of_dict), jax.jit(of_vector)
-
-
-def _with_data(like: Likelihood, observed: Iterable[Array]) -> Likelihood:
-    """The same likelihood with other data, unchecked."""
-    pairs = zip(like.measurements, observed, strict=True)
-    measurements = tuple(eqx.tree_at(lambda m: m.observed, m, counts) for m, counts in pairs)
-    return Likelihood.tree_unflatten(None, (measurements, like.interaction))
 
 
 def _common_couplings(measurements: Sequence[Measurement], interaction: Interaction) -> str:
@@ -244,13 +258,14 @@ def _common_couplings(measurements: Sequence[Measurement], interaction: Interact
     return wanted[0]
 
 
-def _total(components: Mapping[str, Array]) -> Array:
+def total(components: Mapping[str, Array]) -> Array:
+    """Sum of the components."""
     return jnp.sum(jnp.stack(list(components.values())), axis=0)
 
 
 def expected_flat(like: Likelihood, params: Mapping[str, ArrayLike]) -> Array:
     """Expected counts of all bins of all measurements in one vector."""
-    return jnp.concatenate([_total(m.expected(params, like.interaction)).ravel() for m in like.measurements])
+    return jnp.concatenate([total(m.expected(params, like.interaction)).ravel() for m in like.measurements])
 
 
 class Bins(NamedTuple):
@@ -261,29 +276,30 @@ class Bins(NamedTuple):
     information: Array
 
 
+def bins_of(measurement: Measurement, expected: Array) -> Bins:
+    """How well ``expected``, the counts of all bins in one vector, describes the data of a measurement, bin by bin."""
+    n = measurement.observed.ravel()
+    if measurement.sigma is None:
+        safe = jnp.maximum(expected, MU_FLOOR)
+        return Bins(poisson_nll(expected, n), 1 - n / safe, 1 / safe)
+    sigma = measurement.sigma.ravel()
+    return Bins(gaussian_nll(expected, n, sigma), (expected - n) / sigma**2, 1 / sigma**2)
+
+
 def bins(like: Likelihood, expected: Array) -> Bins:
-    """How well ``expected``, a vector as from :func:`expected_flat`, describes the data, bin by bin."""
-    parts, start = [], 0
-    for m in like.measurements:
-        mu, n = expected[start : start + m.observed.size], m.observed.ravel()
-        start += m.observed.size
-        if m.sigma is None:
-            safe = jnp.maximum(mu, MU_FLOOR)
-            parts.append(Bins(poisson_nll(mu, n), 1 - n / safe, 1 / safe))
-        else:
-            sigma = m.sigma.ravel()
-            parts.append(Bins(gaussian_nll(mu, n, sigma), (mu - n) / sigma**2, 1 / sigma**2))
+    """:func:`bins_of` all measurements, for a vector as from :func:`expected_flat`."""
+    cuts = np.cumsum([m.observed.size for m in like.measurements])[:-1]
+    parts = [bins_of(m, mu) for m, mu in zip(like.measurements, jnp.split(expected, cuts), strict=True)]
     return Bins(*(jnp.concatenate(rows) for rows in zip(*parts, strict=True)))
 
 
 def constraint_nll(like: Likelihood, params: Mapping[str, ArrayLike]) -> Array:
     """-ln of the auxiliary measurements, relative to their maxima."""
-    terms = [
-        gaussian_nll(params[p.name], p.constraint.mean, p.constraint.sigma)
-        for p in like.parameters.values()
-        if p.constraint
-    ]
-    return jnp.sum(jnp.stack(terms)) if terms else jnp.asarray(0.0)
+    if not like.constrained:
+        return jnp.asarray(0.0)
+    values = jnp.stack([jnp.asarray(params[p.name], float) for p in like.constrained])
+    sigma = np.array([p.constraint.sigma for p in like.constrained if p.constraint])
+    return jnp.sum(gaussian_nll(values, like.auxiliary, sigma))
 
 
 @jax.jit

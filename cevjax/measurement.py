@@ -262,7 +262,7 @@ class Spread(Component):
         return eqx.tree_at(lambda c: c.inner, self, self.inner.fold(folding, variance.sum(axis=1)))
 
     def hold(self, params):
-        return eqx.tree_at(lambda c: c.inner, self, self.inner.hold(params))
+        return Spread(self.name, self.inner.hold(params), self.fractions, self.shape)
 
 
 @jax.jit
@@ -385,7 +385,9 @@ class Measurement(eqx.Module):
 
     def hold(self, params: Params) -> Measurement:
         """The same measurement with its folded components held: see :meth:`Component.hold`."""
-        return eqx.tree_at(lambda m: m.components, self, tuple(c.hold(params) for c in self.components))
+        held = tuple(component.hold(params) for component in self.components)
+        same = all(new is old for new, old in zip(held, self.components, strict=True))
+        return self if same else eqx.tree_at(lambda m: m.components, self, held)
 
     def with_observed(self, observed: ArrayLike) -> Measurement:
         """The same measurement with other data, such as Asimov data or a toy. Counts need not be whole numbers."""

@@ -287,7 +287,9 @@ class FoldedScattering(Component):
         return self.norm(params) * (spectra @ (self.time(params) if callable(self.time) else self.time))
 
     def hold(self, params):
-        return eqx.tree_at(lambda c: c.spectra, self, self.spectra.hold(params))
+        if not all(curve.name in params for curve in self.spectra.outer):
+            return self
+        return FoldedScattering(self.name, self.spectra.hold(params), self.time, self.norm, self.inherited)
 
 
 _spectra = staged(lambda params, spectra: spectra(params))

@@ -18,12 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.scipy.linalg import cho_factor, cho_solve
+from jax.typing import ArrayLike
 
-from ..likelihood import Likelihood, bins, constraint_nll, expected_flat
+from ..likelihood import Data, Likelihood, bins_of, constraint_nll, total
 from ..parameters import Parameter
 
 TOLERANCE = 1e-8
-"""A fit has converged when the nll can fall by no more than this, estimated from the last quadratic model."""
+"""A fit has converged when the nll can fall by no more than this, estimated from the last quadratic model.
+
+The step that would take it there is still made; what it gains is what the model says."""
 MAX_STEPS = 200
 BATCH = 16
 
@@ -71,19 +74,22 @@ class Minimum(NamedTuple):
     nll: np.ndarray
     distance: np.ndarray
     steps: np.ndarray
+    tolerance: float = TOLERANCE
 
     @property
     def converged(self) -> np.ndarray:
-        return (self.distance < TOLERANCE) & np.isfinite(self.nll)
+        return (self.distance < self.tolerance) & np.isfinite(self.nll)
 
 
 def minimize(
     like: Likelihood,
     where: Space,
     starts: np.ndarray,
-    fixed: Mapping[str, float],
+    fixed: Mapping[str, ArrayLike],
     held: Sequence[str] = (),
     batch: int = BATCH,
+    data: Data | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Minimum:
     """Minimise the nll from each row of ``starts``.
 
@@ -91,20 +97,25 @@ def minimize(
         like: likelihood.
         where: free parameters.
         starts: starting values, shape (points, free parameters), in the parameters' own units.
-        fixed: values of all other parameters.
-        held: names in ``where`` that stay at their starting values: the point of a profile.
+        fixed: values of all other parameters: numbers, or arrays with one entry a point.
+        held: names in ``where`` that stay at their starting values. One compiled function does for any of them; where
+            the same ones are held at many points, arrays in ``fixed`` are faster.
         batch: points per compiled call; the last call is padded.
+        data: other data than those of ``like``, each array with one row a point.
+        tolerance: in the nll; the last step gains less than that, and the error is a small part of the gain.
     """
     u = where.encode(np.clip(starts, where.lower, where.upper))
-    u, value, _, distance, steps = _run(like, where, u, fixed, held, batch)
-    return Minimum(where.decode(u), value, distance, steps)
+    u, value, _, distance, steps = _run(like, where, u, fixed, held, batch, data=data, tolerance=tolerance)
+    return Minimum(where.decode(u), value, distance, steps, tolerance)
 
 
-def _run(like, where, u, fixed, held=(), batch=BATCH, max_steps=None):
+def _run(like, where, u, fixed, held=(), batch=BATCH, max_steps=None, data=None, tolerance=TOLERANCE):
     """Call the compiled minimiser in batches of one size, so that it is compiled once."""
     hold = np.array([name in held for name in where.names])
-    rest = tuple(fixed)
+    each = tuple(name for name, value in fixed.items() if np.ndim(value))
+    rest = tuple(name for name in fixed if name not in each)
     rest_values = np.array([float(fixed[name]) for name in rest])
+    columns = np.stack([np.asarray(fixed[name], float) for name in each], axis=1) if each else np.zeros((len(u), 0))
     limit = MAX_STEPS if max_steps is None else max_steps
     box = where.encode(where.lower), where.encode(where.upper)
     centre = np.array([0.0 if p.decades else p.nominal for p in where.parameters])
@@ -112,10 +123,10 @@ def _run(like, where, u, fixed, held=(), batch=BATCH, max_steps=None):
     maps = centre, scale, decades
     parts = []
     for first in range(0, len(u), batch):
-        chunk = u[first : first + batch]
-        padded = np.concatenate([chunk, np.repeat(chunk[-1:], batch - len(chunk), axis=0)])
-        out = _minimize(like, where.names, rest, padded, hold, rest_values, *maps, *box, limit)
-        parts.append([np.asarray(x)[: len(chunk)] for x in out])
+        rows = np.minimum(np.arange(first, first + batch), len(u) - 1)
+        points = jax.tree.map(lambda x: x[rows], (u, columns, data))  # noqa: B023
+        out = _minimize(like, where.names, rest, each, points, hold, rest_values, *maps, *box, limit, tolerance)
+        parts.append([np.asarray(x)[: len(u) - first] for x in out])
     return [np.concatenate(x) for x in zip(*parts, strict=True)]
 
 
@@ -138,27 +149,60 @@ class _State(NamedTuple):
     steps: Array
 
 
-@partial(jax.jit, static_argnames=("names", "rest", "decades"))
-def _minimize(like, names, rest, starts, hold, rest_values, centre, scale, decades, lower, upper, max_steps):
-    fixed = dict(zip(rest, rest_values, strict=True)) if rest else {}
-    constraints = [like.parameters[name].constraint for name in names]
-    penalty_curvature = jnp.array([0.0 if c is None else 1 / c.sigma**2 for c in constraints]) * scale**2
+def reach(like: Likelihood, names: Sequence[str]) -> list[list[int]]:
+    """Which of the parameters called ``names`` each measurement may depend on, by position."""
+    common = {p.name for p in like.interaction.parameters}
+    known = [common | {p.name for p in m.parameters} for m in like.measurements]
+    return [[i for i, name in enumerate(names) if name in own] for own in known]
+
+
+@partial(jax.jit, static_argnames=("names", "rest", "each", "decades"))
+def _minimize(
+    like, names, rest, each, points, hold, rest_values, centre, scale, decades, lower, upper, max_steps, tolerance
+):
+    limits = {"hold": hold, "max_steps": max_steps, "tolerance": tolerance}
+    solve = partial(_solve, names=names, decades=decades, box=(lower, upper), **limits)
+
+    def of_point(u, column, data):
+        fixed = {**dict(zip(rest, rest_values, strict=True)), **dict(zip(each, column, strict=True))}
+        here = like if data is None else like.with_data(data)
+        return solve(here.hold(fixed), u, fixed, centre, scale)
+
+    return jax.vmap(of_point)(*points)
+
+
+def _solve(like, u, fixed, centre, scale, *, names, decades, box, hold, max_steps, tolerance):
+    """Minimise from one starting point."""
+    (lower, upper), n = box, len(names)
+    sigma = {p.name: p.constraint.sigma for p in like.constrained if p.constraint}
+    penalty_curvature = jnp.array([1 / sigma[name] ** 2 if name in sigma else 0.0 for name in names]) * scale**2
+    owns = reach(like, names)
 
     def params(u):
-        if any(decades):
-            u = jnp.where(np.array(decades), jnp.sinh(jnp.where(np.array(decades), u, 0.0)), u)
-        values = centre + scale * u
+        values = [c + s * (jnp.sinh(x) if d else x) for x, c, s, d in zip(u, centre, scale, decades, strict=True)]
         return {**fixed, **dict(zip(names, values, strict=True))}
 
     def penalty(u):
         return constraint_nll(like, params(u))
 
     def model(u):
-        mu, tangent = jax.linearize(lambda v: expected_flat(like, params(v)), u)
-        jacobian = jax.vmap(tangent)(jnp.eye(len(names)))
-        at = bins(like, mu)
-        curvature = (jacobian * at.information) @ jacobian.T + jnp.diag(penalty_curvature)
-        return _Model(u, jnp.sum(at.nll) + penalty(u), jacobian @ at.score + jax.grad(penalty)(u), curvature)
+        value, gradient = jax.value_and_grad(penalty)(u)
+        curvature = jnp.diag(penalty_curvature)
+        for m, own in zip(like.measurements, owns, strict=True):
+            mine = dict(zip(own, range(len(own)), strict=True))
+
+            def counts(v, m=m, mine=mine):
+                moved = [v[mine[i]] if i in mine else u[i] for i in range(n)]
+                return total(m.expected(params(moved), like.interaction)).ravel()
+
+            mu, tangent = jax.linearize(counts, u[np.array(own, int)])
+            jacobian = jax.vmap(tangent)(jnp.eye(len(own)))
+            at = bins_of(m, mu)
+            spread = np.array([mine.get(i, len(own)) for i in range(n)])  # where each parameter is; zero if nowhere
+            slope = jnp.append(jacobian @ at.score, 0.0)[spread]
+            block = jnp.pad((jacobian * at.information) @ jacobian.T, (0, 1))[spread][:, spread]
+            value, gradient, curvature = value + jnp.sum(at.nll), gradient + slope, curvature + block
+        return _Model(u, value, gradient, curvature)
 
     def propose(at, secant, damping):
         """Damped step on the coordinates that are neither held nor pressed against a bound."""
@@ -183,7 +227,7 @@ def _minimize(like, names, rest, starts, hold, rest_values, centre, scale, decad
         return trial, predicted, jnp.where(jnp.isfinite(at.nll) & jnp.isfinite(distance), distance, jnp.inf)
 
     def unfinished(state):
-        return (state.distance > TOLERANCE) & (state.steps < max_steps) & (state.damping < 1e12)
+        return (state.distance > tolerance) & (state.steps < max_steps) & (state.damping < 1e12)
 
     def advance(state):
         new, best = model(state.trial), state.best
@@ -196,14 +240,13 @@ def _minimize(like, names, rest, starts, hold, rest_values, centre, scale, decad
         trial, predicted, distance = propose(best, secant, damping)
         return _State(best, secant, trial, predicted, damping, distance, state.steps + 1)
 
-    def solve(u):
-        n, inf = len(names), jnp.asarray(jnp.inf)
-        nowhere = _Model(u, inf, jnp.zeros_like(u), jnp.eye(n))
-        start = _State(nowhere, jnp.zeros((n, n)), u, -inf, jnp.asarray(1e-3), inf, jnp.asarray(0))
-        last = jax.lax.while_loop(unfinished, advance, start)
-        return last.best.u, last.best.nll, last.best.gradient, last.distance, last.steps
-
-    return jax.vmap(solve)(starts)
+    inf = jnp.asarray(jnp.inf)
+    nowhere = _Model(u, inf, jnp.zeros_like(u), jnp.eye(n))
+    start = _State(nowhere, jnp.zeros((n, n)), u, -inf, jnp.asarray(1e-3), inf, jnp.asarray(0))
+    last = jax.lax.while_loop(unfinished, advance, start)
+    done = (last.distance <= tolerance) & (last.predicted >= 0) & (last.predicted <= 2 * tolerance)
+    u, value = jnp.where(done, last.trial, last.best.u), last.best.nll - jnp.where(done, last.predicted, 0.0)
+    return u, value, last.best.gradient, last.distance, last.steps
 
 
 def _rank_one(secant, old, new):
