@@ -108,6 +108,11 @@ class ShapeChange(eqx.Module):
     morphs: tuple[Morph, ...]
     axes: tuple[int, ...] | None = eqx.field(static=True, default=None)
 
+    @property
+    def names(self) -> set[str]:
+        """The pulls."""
+        return {morph.pull for morph in self.morphs}
+
     def __call__(self, counts: Array, params: Params) -> Array:
         change = jnp.asarray(0.0)
         for morph in self.morphs:
@@ -127,6 +132,11 @@ class Norm(eqx.Module):
 
     pulls: tuple[tuple[str, float], ...] = eqx.field(static=True, default=())
     morphs: tuple[Morph, ...] = ()
+
+    @property
+    def names(self) -> set[str]:
+        """The pulls."""
+        return {*(name for name, _ in self.pulls), *(morph.pull for morph in self.morphs)}
 
     def __call__(self, params: Params) -> Array:
         factor = jnp.asarray(1.0)
@@ -162,6 +172,10 @@ class Component(eqx.Module):
     def relevant(self, interaction: Interaction) -> bool:
         """Whether the component has to be counted under ``interaction``."""
         return True
+
+    def moved_by(self, interaction: Interaction) -> set[str] | None:
+        """Names of all parameters that it depends on; None if that is not known. Fits spare the others."""
+        return None
 
     def prepare(self, interaction: Interaction) -> Component:
         """The same component with everything tabulated that no parameter of ``interaction`` touches."""
@@ -199,6 +213,9 @@ class Background(Component):
             return counts
         return counts[:, None] * (self.time(params)[0] if callable(self.time) else self.time)
 
+    def moved_by(self, interaction):
+        return self.norm.names | time_names(self.time)
+
     def prepare(self, interaction):
         if isinstance(self.time, BinnedTime) and not self.time.nuisances:
             return eqx.tree_at(lambda c: c.time, self, _fixed_times(self.time)[0])
@@ -227,6 +244,9 @@ class Template(Component):
         counts = self.counts if self.shape is None else self.shape(self.counts, params)
         return self.norm(params) * counts
 
+    def moved_by(self, interaction):
+        return self.norm.names | (self.shape.names if self.shape else set())
+
 
 class Spread(Component):
     """A component on (energy, time), spread over the bins of a further observable between them.
@@ -254,6 +274,10 @@ class Spread(Component):
 
     def relevant(self, interaction):
         return self.inner.relevant(interaction)
+
+    def moved_by(self, interaction):
+        inner = self.inner.moved_by(interaction)
+        return inner if inner is None or self.shape is None else inner | self.shape.names
 
     def prepare(self, interaction):
         return eqx.tree_at(lambda c: c.inner, self, self.inner.prepare(interaction))
@@ -290,6 +314,13 @@ class FoldedTime(eqx.Module):
         kept = self.curves.coefficients.reshape(-1, *self.shape)[:, which]
         curves = eqx.tree_at(lambda c: c.coefficients, self.curves, kept.reshape(len(kept), -1))
         return FoldedTime(curves, (len(which), self.shape[1]))
+
+
+def time_names(time: BinnedTime | FoldedTime | Array | None) -> set[str]:
+    """The nuisances of arrival times."""
+    if isinstance(time, FoldedTime):
+        return {time.curves.name}
+    return set(time.nuisances) if isinstance(time, BinnedTime) else set()
 
 
 def fold_time(time: BinnedTime | Array | None, folding: Folding) -> FoldedTime | BinnedTime | Array | None:

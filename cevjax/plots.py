@@ -1,4 +1,4 @@
-"""Figures: projections of a measurement with its components, and the profile of an interval.
+"""Figures: projections of a measurement with its components, the profile of an interval, and what a scan allows.
 
 Each function draws into a new matplotlib figure and returns it; :func:`save` writes it atomically.
 """
@@ -6,18 +6,25 @@ Each function draws into a new matplotlib figure and returns it; :func:`save` wr
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, PathPatch
+from matplotlib.path import Path as Outline
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from scipy.special import gammaincinv
 
+from . import contours
 from .errors import InvalidValueError
 from .measurement import Measurement
 from .results import IntervalResult, remarks, write_atomically
+from .scans import FAILED, ScanResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,6 +57,13 @@ COLOURS = {
     "steady": "#c9ccd1",
 }
 SPARE_COLOURS = ("#1b7837", "#b2182b", "#c51b7d", "#bf812d")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Of Okabe and Ito: told apart with any colour vision."""
+DELTA_CHI2 = "\N{GREEK CAPITAL LETTER DELTA}\N{GREEK SMALL LETTER CHI}\N{SUPERSCRIPT TWO}"
+LINE_STYLES = ("-", "--", ":", "-.")
+POINT_MARKERS = ("P", "X", "D", "o", "s", "v")
+SINGLE_COLUMN, DOUBLE_COLUMN = 3.4, 7.0
+"""Widths in inches."""
 BACKGROUND_FIRST = ("activation", "steady", "ssb", "nin", "brn", "brn_delayed")
 
 
@@ -154,6 +168,372 @@ def profile_curve(result: IntervalResult) -> Figure:
     return figure
 
 
+# --------------------------------------------------------------------------------------------------------------- scans
+
+
+def plane(
+    scans: ScanResult | Sequence[ScanResult],
+    cl: float | Sequence[float] = (0.6827, 0.90),
+    dof: int = 2,
+    labels: Sequence[str] | None = None,
+    log: Sequence[str] | None = None,
+    points: Mapping[str, tuple[float, float]] | None = None,
+    projections: bool = False,
+    chi2: Sequence[contours.Chi2] | None = None,
+    width: float = SINGLE_COLUMN,
+) -> Figure:
+    """Allowed regions of two parameters: those of the last scan filled, the others as lines.
+
+    Args:
+        scans: one or several of the same two parameters, such as one for each data set and the joint one last.
+        cl: confidence levels, at most four.
+        dof: degrees of freedom of the regions.
+        labels: of the scans; None for their data sets.
+        log: parameters with a logarithmic axis; None for those whose values grow by a constant factor.
+        points: {label: (x, y)}, points to mark besides the best fits, such as that of the standard model.
+        projections: whether to draw the profile of each parameter on top and on the right.
+        chi2: of each scan, a function that evaluates it (:func:`cevjax.contours.profiled`) on the contours; None to
+            interpolate.
+        width: of the figure, in inches.
+
+    Raises:
+        InvalidValueError: no scan, not a plane, other parameters, no such level, or another number of labels.
+    """
+    scans, labels = _scans(scans, labels)
+    levels = _levels(cl)
+    if chi2 is not None and len(chi2) != len(scans):
+        raise InvalidValueError(f"Argument `chi2` must hold {len(scans)} functions, but has {len(chi2)}.")
+    found = [[contours.regions(scan, level, dof, log) for level in levels] for scan in scans]
+    functions = chi2 or [contours.interpolated(scan, log) for scan in scans]
+    found = [
+        [contours.refine(function, region, flatness=5e-4) for region in own]
+        for function, own in zip(functions, found, strict=True)
+    ]
+    figure = Figure(figsize=(width, 0.9 * width), layout="constrained")
+    if projections:
+        grid = figure.subplots(2, 2, sharex="col", sharey="row", width_ratios=(3, 1), height_ratios=(1, 3))
+        grid[0, 1].remove()
+        ax, panels = grid[1, 0], (grid[0, 0], grid[1, 1])
+    else:
+        ax, panels = figure.subplots(), ()
+    for i, own in enumerate(found):
+        colour, last = _colour(i), i == len(scans) - 1
+        for j in reversed(range(len(levels))):
+            style = LINE_STYLES[j] if len(scans) > 1 else "-"
+            _draw(ax, own[j].polygons, colour, style, fill=_tint(colour, j, len(levels)) if last else None)
+    _range(ax, scans[0], [own[0].axes for own in found])
+    marked = [_mark(ax, _best(scan), "*", _colour(i), 7) for i, scan in enumerate(scans)]
+    for i, at in enumerate((points or {}).values()):
+        _mark(ax, at, POINT_MARKERS[i % len(POINT_MARKERS)], "black", 4.5)
+    for k, panel in enumerate(panels):
+        name = list(scans[0].axes)[k]
+        for i, scan in enumerate(scans):
+            x, delta = contours.projection(scan, name, log).curve()
+            panel.plot(*((delta, x) if k else (x, delta)), color=_colour(i), linewidth=1)
+        _delta_axis(panel, "y" if k == 0 else "x", top=10.0, ticks=(1, 4, 9))
+        panel.tick_params(labelleft=k == 0, labelbottom=k == 1)
+    _plane_legend(figure, labels, levels, dof, list(points or {}), any(marked))
+    return figure
+
+
+def exclusions(
+    scans: ScanResult | Sequence[ScanResult],
+    cl: float = 0.90,
+    dof: int | None = None,
+    per_mass: bool = False,
+    labels: Sequence[str] | None = None,
+    log: Sequence[str] | None = None,
+    width: float = SINGLE_COLUMN,
+) -> Figure:
+    """Excluded couplings at each mass: the limits of each scan as lines, what is excluded shaded.
+
+    Args:
+        scans: one or several of the same mass and coupling.
+        cl, dof, per_mass, log: as in :func:`cevjax.contours.exclusion`.
+        labels: of the scans; None for their data sets.
+        width: of the figure, in inches.
+
+    Raises:
+        InvalidValueError: no scan, not a plane, other parameters, no such level, or another number of labels.
+    """
+    scans, labels = _scans(scans, labels)
+    found = [contours.exclusion(scan, cl, dof, per_mass, log=log) for scan in scans]
+    figure = Figure(figsize=(width, 0.85 * width), layout="constrained")
+    ax = figure.subplots()
+    handles = []
+    for i, (limits, label) in enumerate(zip(found, labels, strict=True)):
+        colour, style = _colour(i), LINE_STYLES[i // len(PALETTE) % len(LINE_STYLES)]
+        _draw(ax, limits.excluded, colour, style, fill=(*to_rgb(colour), 0.12))
+        handles.append(Line2D([], [], color=colour, linestyle=style, label=label))
+    _range(ax, scans[0], [limits.axes for limits in found])
+    for axis, k in ((ax.set_xscale, 0), (ax.set_yscale, 1)):
+        if min(limits.axes[k].values[0] for limits in found) > 0 and not found[0].axes[k].log and log is None:
+            axis("log")
+    where = " at each mass" if per_mass else ""
+    _legend(figure, [handles], f"excluded at {_statement(cl, found[0].threshold, '>')}{where}, profile likelihood")
+    return figure
+
+
+def projections(
+    scans: ScanResult | Sequence[ScanResult],
+    name: str | None = None,
+    labels: Sequence[str] | None = None,
+    log: Sequence[str] | None = None,
+    width: float | None = None,
+) -> Figure:
+    """The profile of one parameter of scans, or of each in a panel of its own, with 1, 2 and 3 standard deviations.
+
+    Args:
+        scans: one or several with the same parameters.
+        name: of the parameter; None for all of them.
+        labels: of the scans; None for their data sets.
+        log: parameters with a logarithmic axis; None for those whose values grow by a constant factor.
+        width: of the figure, in inches; None for one column, or two for several panels.
+
+    Raises:
+        InvalidValueError: no scan, other parameters, or another number of labels.
+        UnknownNameError: no such parameter.
+    """
+    scans, labels = _scans(scans, labels, same=name is None)
+    names = list(scans[0].axes) if name is None else [name]
+    found = {n: [contours.projection(scan, n, log) for scan in scans] for n in names}
+    width = width or (SINGLE_COLUMN if len(names) == 1 else DOUBLE_COLUMN)
+    height = 0.8 * SINGLE_COLUMN * min(1.0, 1.4 * width / len(names) / SINGLE_COLUMN)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for ax, n in zip(panels, names, strict=True):
+        for i, own in enumerate(found[n]):
+            ax.plot(*own.curve(), color=_colour(i), linestyle=LINE_STYLES[i % len(LINE_STYLES)])
+        _ticks(ax, "x", scans[0].label(n), [own.axis for own in found[n]])
+        _delta_axis(ax, "y", top=12.0, ticks=(0, 1, 4, 9))
+    for sigma in contours.SIGMAS:
+        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        panels[-1].annotate(rf"{sigma}$\sigma$", (1, sigma**2), (3, 0), va="center", fontsize=7, color="0.3", **place)
+    for ax in panels[1:]:
+        ax.set_ylabel("")
+    lines = [
+        Line2D([], [], color=_colour(i), linestyle=LINE_STYLES[i % len(LINE_STYLES)], label=label)
+        for i, label in enumerate(labels)
+    ]
+    _legend(figure, [lines], "profile likelihood")
+    return figure
+
+
+def surface(
+    scan: ScanResult,
+    cl: float | Sequence[float] = (0.6827, 0.90),
+    dof: int = 2,
+    log: Sequence[str] | None = None,
+    top: float = 25.0,
+    width: float = SINGLE_COLUMN,
+) -> Figure:
+    """Delta chi2 on a plane as colours, with contours; grey where it is missing.
+
+    Args:
+        scan: of two parameters.
+        cl: confidence levels of the contours, at most four.
+        dof: degrees of freedom.
+        log: parameters with a logarithmic axis; None for those whose values grow by a constant factor.
+        top: delta chi2 at the end of the colours.
+        width: of the figure, in inches.
+
+    Raises:
+        InvalidValueError: not a plane, or no such level.
+    """
+    found = [contours.regions(scan, level, dof, log) for level in _levels(cl)]
+    figure = Figure(figsize=(width, 0.85 * width), layout="constrained")
+    ax = figure.subplots()
+    ax.set_facecolor("0.8")
+    x, y = [axis.at(np.arange(len(axis.values) + 1) - 0.5) for axis in found[0].axes]
+    order = [np.argsort(values) for values in scan.axes.values()]
+    delta = np.where(scan.status == FAILED, np.nan, scan.delta_chi2)[np.ix_(*order)]
+    style = {"cmap": "cividis_r", "vmin": 0.0, "vmax": top, "rasterized": True}
+    mesh = ax.pcolormesh(x, y, np.ma.masked_invalid(delta.T), **style)
+    for region, line in zip(found, LINE_STYLES, strict=False):
+        _draw(ax, region.polygons, "black", line)
+    _range(ax, scan, [found[0].axes])
+    _mark(ax, _best(scan), "*", "black", 7)
+    bar = figure.colorbar(mesh, ax=ax, extend="max", pad=0.02)
+    bar.set_label(r"$\Delta\chi^2$", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    handles = [
+        Line2D([], [], color="black", linestyle=line, label=_statement(region.cl, region.threshold))
+        for region, line in zip(found, LINE_STYLES, strict=False)
+    ]
+    _legend(figure, [handles], f"{scan.title}, profile likelihood")
+    return figure
+
+
+def _scans(
+    scans: ScanResult | Sequence[ScanResult], labels: Sequence[str] | None, same: bool = True
+) -> tuple[list[ScanResult], list[str]]:
+    """Scans as a list, with their labels.
+
+    Raises:
+        InvalidValueError: none, of different parameters (if they must be the ``same``), or another number of labels.
+    """
+    scans = [scans] if isinstance(scans, ScanResult) else list(scans)
+    if not scans:
+        raise InvalidValueError("Argument `scans` must hold at least one scan, but was empty.")
+    names = {tuple(scan.axes): None for scan in scans}
+    if same and len(names) > 1:
+        of = " and ".join(", ".join(each) for each in names)
+        raise InvalidValueError(f"Argument `scans` must be of the same parameters, in one order, but were of {of}.")
+    labels = [labels] if isinstance(labels, str) else labels
+    if labels is not None and len(labels) != len(scans):
+        raise InvalidValueError(f"Argument `labels` must hold {len(scans)} words, but has {len(labels)}.")
+    return scans, [scan.title for scan in scans] if labels is None else list(labels)
+
+
+def _levels(cl: float | Sequence[float]) -> list[float]:
+    """Confidence levels in increasing order.
+
+    Raises:
+        InvalidValueError: none, or more than there are styles of lines.
+    """
+    levels = sorted({float(level) for level in np.atleast_1d(cl)})
+    if not 1 <= len(levels) <= len(LINE_STYLES):
+        raise InvalidValueError(f"Argument `cl` must hold 1 to {len(LINE_STYLES)} levels, but has {len(levels)}.")
+    return levels
+
+
+def _colour(i: int) -> str:
+    return PALETTE[i % len(PALETTE)]
+
+
+def _draw(ax: Axes, polygons: Sequence[contours.Polygon], colour: str, style: str, fill: Any = None) -> None:
+    """Outlines without what runs along the edges of the grid, and what is inside."""
+    for polygon in polygons:
+        if fill is not None:
+            outline = Outline.make_compound_path(*(Outline(ring.loop, closed=True) for ring in polygon.rings))
+            ax.add_patch(PathPatch(outline, facecolor=fill, edgecolor="none", linewidth=0, zorder=1))
+        for ring in polygon.rings:
+            for curve in ring.curves:
+                ax.plot(*curve.T, color=colour, linestyle=style, linewidth=1.0, zorder=2)
+
+
+def _tint(colour: str, i: int, n: int) -> tuple[float, float, float]:
+    """A colour mixed with white: the i-th of n, from dark to light."""
+    share = 0.55 - 0.4 * i / max(n - 1, 1) if n > 1 else 0.35
+    red, green, blue = (share * c + 1 - share for c in to_rgb(colour))
+    return red, green, blue
+
+
+def _best(scan: ScanResult) -> list[float]:
+    return [scan.best_fit.get(name, np.nan) for name in scan.axes]
+
+
+def _mark(ax: Axes, at: Sequence[float], marker: str, colour: str, size: float) -> bool:
+    """Mark a point, if it is in range; whole also on the frame. Returns whether it is."""
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    if not (left <= at[0] <= right and bottom <= at[1] <= top):
+        return False
+    style: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.6, "zorder": 5, "clip_on": False}
+    ax.plot(*at, marker=marker, color=colour, markersize=size, **style)
+    return True
+
+
+def _range(ax: Axes, scan: ScanResult, axes: Sequence[Sequence[contours.Axis]]) -> None:
+    """Ticks, labels and the extent of all grids."""
+    for k, (which, name) in enumerate(zip("xy", scan.axes, strict=True)):
+        _ticks(ax, which, scan.label(name), [own[k] for own in axes])
+
+
+def _ticks(ax: Axes, which: str, label: str, axes: Sequence[contours.Axis]) -> None:
+    """Ticks and label of the x or y axis over the extent of grids; a power of ten is moved from the ticks to the label.
+
+    Args:
+        ax: panel.
+        which: "x" or "y".
+        label: as that of a scan, ``symbol [unit]``.
+        axes: of the grids.
+    """
+    low, high = min(axis.values[0] for axis in axes), max(axis.values[-1] for axis in axes)
+    axis, symbol, unit = getattr(ax, f"{which}axis"), *_symbol(label)
+    if any(own.log for own in axes):
+        getattr(ax, f"set_{which}scale")("log")
+        axis.set_major_locator(LogLocator(numticks=7))
+        if high / low > 10:
+            axis.set_minor_formatter(NullFormatter())
+    else:
+        power = int(np.floor(np.log10(max(abs(low), abs(high)))))
+        power = 0 if -3 < power < 4 else power
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v / 10.0**power:.6g}".replace("-", "\N{MINUS SIGN}")))
+        unit = " ".join(filter(None, [f"$10^{{{power}}}$" if power else "", unit]))
+    getattr(ax, f"set_{which}lim")(low, high)
+    getattr(ax, f"set_{which}label")(f"{symbol} [{unit}]" if unit else symbol, fontsize=8)
+    ax.tick_params(which="both", labelsize=7, direction="in", top=True, right=True)
+
+
+def _symbol(label: str) -> tuple[str, str]:
+    """Symbol and unit of a label ``symbol [unit]``."""
+    symbol, bracket, unit = label.rpartition(" [")
+    return (symbol, UNITS.get(unit[:-1], unit[:-1])) if bracket and unit.endswith("]") else (label, "")
+
+
+def _delta_axis(ax: Axes, which: str, top: float, ticks: Sequence[int]) -> None:
+    """Delta chi2 from 0 along the x or y axis of a panel, with lines at 1, 2 and 3 standard deviations."""
+    getattr(ax, f"set_{which}lim")(0, top)
+    getattr(ax, f"set_{which}label")(r"$\Delta\chi^2$", fontsize=8)
+    getattr(ax, f"{which}axis").set_ticks(ticks)
+    for sigma in contours.SIGMAS:
+        (ax.axhline if which == "y" else ax.axvline)(sigma**2, color="0.6", linewidth=0.6, linestyle="--", zorder=0)
+    ax.tick_params(which="both", labelsize=7, direction="in", top=True, right=True)
+
+
+def _statement(cl: float, threshold: float, sign: str = "<") -> str:
+    return f"{100 * cl:.4g} % ({DELTA_CHI2} {sign} {threshold:.2f})"
+
+
+def _plane_legend(
+    figure: Figure, labels: list[str], levels: list[float], dof: int, points: Sequence[str], best_fit: bool
+) -> None:
+    """The scans, the levels, the best fit if one is drawn, and the points."""
+    colours, several, n = [_colour(i) for i in range(len(labels))], len(labels) > 1, len(levels)
+    own: list[Any] = [Line2D([], [], color=c, label=label) for c, label in zip(colours, labels, strict=True)]
+    own[-1] = Patch(facecolor=_tint(colours[-1], 0, n), edgecolor=colours[-1], label=labels[-1])
+    colour = "#606060" if several else colours[0]
+    allowed: list[Any] = []
+    for j, level in enumerate(levels):
+        style: dict[str, Any] = {"linestyle": LINE_STYLES[j] if several else "-", "edgecolor": colour}
+        text = _statement(level, contours.threshold(level, dof))
+        allowed.append(Patch(facecolor=_tint(colour, j, n), label=text, **style))
+    shapes = [("*", 8, colour, "best fit")] if best_fit else []
+    shapes += [(POINT_MARKERS[i % len(POINT_MARKERS)], 5.5, "black", label) for i, label in enumerate(points)]
+    marks: list[Any] = []
+    for marker, size, c, label in shapes:
+        style = {"linestyle": "none", "markeredgecolor": "white", "markeredgewidth": 0.6}
+        marks.append(Line2D([], [], marker=marker, markersize=size, color=c, label=label, **style))
+    title = "profile likelihood"
+    if several:
+        _legend(figure, [own, allowed + marks], title)
+    else:
+        _legend(figure, [allowed, marks], f"{labels[0]}, {title}")
+
+
+def _legend(figure: Figure, groups: Sequence[Sequence[Any]], title: str) -> None:
+    """Above the panels, where it hides nothing; the figure becomes higher by it. Two groups have a column each."""
+    groups = [list(group) for group in groups if group]
+    handles = [handle for group in groups for handle in group]
+    longest = max(len(handle.get_label()) for handle in handles)
+    columns = max(1, min(len(handles), int(figure.get_figwidth() * 16 / (longest + 6))))
+    if columns > 1 and len(groups) > 1:
+        columns, rows = len(groups), max(map(len, groups))
+        empty = Line2D([], [], linestyle="none", label=" ")
+        handles = [handle for group in groups for handle in [*group, *[empty] * (rows - len(group))]]
+    title = "\n".join(textwrap.wrap(title, int(figure.get_figwidth() * 18)))
+    text: dict[str, Any] = {"fontsize": 6.5, "title_fontsize": 6.5, "ncols": columns, "frameon": False}
+    text |= {"handlelength": 1.8, "columnspacing": 1.2, "labelspacing": 0.3}
+    legend = figure.legend(handles=handles, title=title, loc="outside upper center", **text)
+    legend.get_title().set_multialignment("center")
+    rows = -(-len(handles) // columns) + title.count("\n") + 1
+    figure.set_figheight(figure.get_figheight() + 0.13 * rows + 0.05)
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
 def check_format(path: str | Path) -> Path:
     """The path, if it ends in a format that plots are written in.
 
@@ -169,5 +549,5 @@ def check_format(path: str | Path) -> Path:
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure atomically, in the format of the file's ending."""
     path = check_format(path)
-    with matplotlib.rc_context({"svg.hashsalt": "cevjax"}):
+    with matplotlib.rc_context({"svg.hashsalt": "cevjax", "pdf.fonttype": 42}):
         return write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150, bbox_inches="tight"))

@@ -17,7 +17,7 @@ from .fluxes.base import Fluence, Flux
 from .interactions.base import Interaction, Params, contributes, shapes_of, smooth_part, terms_of
 from .interactions.standard_model import StandardModel
 from .kinematics import Shape
-from .measurement import Component, FoldedTime, Folding, Norm, fold_time
+from .measurement import Component, FoldedTime, Folding, Norm, fold_time, time_names
 from .moments import Moments, RecoilGrid, electron_grid, evaluate, moment, recoil_grid
 from .nuclear_model import BoundNucleus, NuclearModel
 from .nuclei import Target
@@ -146,9 +146,17 @@ class Scattering(Component):
 
     def recoils(self, params: Params, interaction: Interaction) -> Array:
         """Recoils of each flux component in the whole target: spectrum times quadrature weight on the nodes."""
-        names = {p.name for p in (*interaction.parameters, *self.parameters)} | set(self.scatterers.nominal)
+        names = self.moving_recoils(interaction)
         own = {name: value for name, value in params.items() if name in names}
         return _recoils(own, (self, interaction))
+
+    def moving_recoils(self, interaction: Interaction) -> set[str]:
+        """Names of all parameters that recoils depend on."""
+        return {p.name for p in (*interaction.parameters, *self.parameters)} | set(self.scatterers.nominal)
+
+    def moved_by(self, interaction):
+        response = self.response.nuisances if isinstance(self.response, BinnedResponse) else ()
+        return self.moving_recoils(interaction) | {*response} | time_names(self.time) | self.norm.names
 
     def sum_targets(self, params: Params, interaction: Interaction) -> Array:
         """:meth:`recoils` before it is made a stage."""
@@ -286,6 +294,9 @@ class FoldedScattering(Component):
             return self.norm(params) * jnp.sum(spectra, axis=1)
         return self.norm(params) * (spectra @ (self.time(params) if callable(self.time) else self.time))
 
+    def moved_by(self, interaction):
+        return {*self.spectra.names} | time_names(self.time) | self.norm.names
+
     def hold(self, params):
         if not all(curve.name in params for curve in self.spectra.outer):
             return self
@@ -333,8 +344,7 @@ class _Probe:
         self.signal, self.folding, self.weight = signal, folding, weight
         self.sum = (groups[:, None] == np.arange(groups.max() + 1)).astype(float)
         self.moving = signal.response.nuisances if isinstance(signal.response, BinnedResponse) else ()
-        interaction = folding.interaction
-        self.own = {p.name for p in (*interaction.parameters, *signal.parameters)} | set(signal.scatterers.nominal)
+        self.own = signal.moving_recoils(folding.interaction)
 
     def split(self, axes: Sequence[Axis]) -> tuple[list[Axis], list[Axis]]:
         """Axes of parameters of the response, and of all others."""

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import StepPatch
+from matplotlib.patches import PathPatch, StepPatch
 from scipy import stats
 
 import cevjax
-from cevjax import plots
-from cevjax.errors import InvalidValueError
+from cevjax import contours, plots
+from cevjax.errors import InvalidValueError, UnknownNameError
 from cevjax.parameters import Parameter
 from cevjax.results import IntervalResult, ProfileResult
+from cevjax.scans import assemble
 
 EDGES = ((0.0, 1.0, 3.0, 4.0), (0.0, 0.5, 2.0))
 OBSERVED = np.array([[3.0, 0.0], [7.0, 5.0], [1.0, 4.0]])
@@ -316,3 +318,274 @@ def test_three_axes_have_three_projections():
     figure = plots.spectra(measurement, {"cevns": counts})
     assert len(figure.axes) == 6
     assert [axes.get_xlabel() for axes in figure.axes[3:]] == ["energy [keVee]", "$F_{90}$", r"recoil time [$\mu$s]"]
+
+
+# --------------------------------------------------------------------------------------------------------------- scans
+
+
+def scan_of(chi2, name="toy", best_fit=None, labels=None, **axes):
+    mesh = np.meshgrid(*axes.values(), indexing="ij")
+    values = chi2(*mesh)
+    if best_fit is None:
+        best_fit = {n: float(grid.ravel()[np.nanargmin(values)]) for n, grid in zip(axes, mesh, strict=True)}
+    columns = {"chi2": 9 + values.ravel(), "status": np.zeros(values.size)}
+    return assemble(axes, columns, chi2_min=9.0, best_fit=best_fit, facts={"datasets": [name]}, labels=labels or {})
+
+
+X = np.linspace(-3, 3, 31)
+MASS, COUPLING = np.geomspace(1, 1e3, 13), np.geomspace(1e-4, 1e-1, 31)
+
+
+def bowl(x, y):
+    return 2 * x**2 + y**2
+
+
+def ring(x, y):
+    return 30 * (x**2 / 4 + y**2 / 4 - 1) ** 2
+
+
+def coupling(m, g):
+    return (1e7 * g**2 / (m**2 + 100)) ** 2
+
+
+@pytest.fixture(scope="module")
+def bowls():
+    return [scan_of(bowl, "first", a=X, b=X), scan_of(lambda x, y: 3 * bowl(x - 0.5, y), "second", a=X, b=X)]
+
+
+def fills(ax):
+    """Filled paths of a panel, those drawn first first."""
+    return [patch for patch in ax.patches if isinstance(patch, PathPatch)]
+
+
+def curves(ax):
+    """Lines of more than one point, without straight rules."""
+    return [line for line in ax.lines if len(line.get_xdata()) > 2]
+
+
+def marks(ax):
+    return {(line.get_marker(), *map(float, line.get_xydata()[0])) for line in ax.lines if line.get_marker() != "None"}
+
+
+def words(figure):
+    (legend,) = figure.legends
+    return legend.get_title().get_text(), [text.get_text().strip() for text in legend.get_texts()]
+
+
+def test_plane_of_one_scan(bowls):
+    figure = plots.plane(bowls[0], cl=(0.9, 0.6827), points={"SM": (1.0, 2.0)})
+    (ax,) = figure.axes
+    wide, narrow = fills(ax)
+    light, dark = (np.mean(patch.get_facecolor()[:3]) for patch in (wide, narrow))
+    assert dark < light < 1
+    for patch, cl in ((wide, 0.9), (narrow, 0.6827)):
+        vertices = patch.get_path().vertices
+        np.testing.assert_allclose(bowl(*vertices.T), stats.chi2.ppf(cl, 2), rtol=1e-3)
+    assert len(curves(ax)) == 2 and {line.get_linestyle() for line in curves(ax)} == {"-"}
+    assert marks(ax) == {("*", 0.0, 0.0), ("P", 1.0, 2.0)}
+    assert (ax.get_xlim(), ax.get_ylim()) == ((-3, 3), (-3, 3)) and (ax.get_xlabel(), ax.get_ylabel()) == ("a", "b")
+    title, entries = words(figure)
+    assert title == "first, profile likelihood"
+    assert entries == ["68.27 % (Δχ² < 2.30)", "90 % (Δχ² < 4.61)", "best fit", "SM"]
+
+
+def test_plane_of_several_scans(bowls):
+    """The last is filled, the others are lines; levels differ by the style of lines, scans by colour."""
+    figure = plots.plane(bowls, labels=["A", "joint"])
+    (ax,) = figure.axes
+    assert len(fills(ax)) == 2 and len(curves(ax)) == 4
+    styles = {(line.get_color(), line.get_linestyle()) for line in curves(ax)}
+    assert styles == {(colour, style) for colour in plots.PALETTE[:2] for style in ("-", "--")}
+    for line in curves(ax):
+        first = line.get_color() == plots.PALETTE[0]
+        chi2 = bowl(*line.get_xydata().T) if first else 3 * bowl(line.get_xdata() - 0.5, line.get_ydata())
+        expected = stats.chi2.ppf(0.6827 if line.get_linestyle() == "-" else 0.9, 2)
+        np.testing.assert_allclose(chi2, expected, rtol=1e-3)
+    title, entries = words(figure)
+    assert title == "profile likelihood" and set(entries) >= {"A", "joint", "best fit"} and "SM" not in entries
+    assert set(words(plots.plane(bowls))[1]) >= {"first", "second"}
+
+
+def test_hole_of_a_region_is_not_filled():
+    figure = plots.plane(scan_of(ring, a=X, b=X), cl=0.9)
+    (ax,), canvas = figure.axes, FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[::-1, :, :3]
+    for at, inside in (((0, 0), False), ((2, 0), True), ((0, 2), True), ((1.4, -1.4), True), ((2.9, 0), False)):
+        x, y = ax.transData.transform(at).astype(int)
+        assert np.all(pixels[y, x] == 255) != inside
+
+
+def test_edges_of_the_grid_are_no_contours():
+    scan = scan_of(lambda x, y: 9 * (y - 0.3 * x) ** 2, a=X, b=X, best_fit={"a": 0.0, "b": 0.0})
+    (ax,) = plots.plane(scan, cl=0.9).axes
+    assert len(curves(ax)) == 2
+    for line in curves(ax):
+        x, y = line.get_xydata().T
+        np.testing.assert_allclose(9 * (y - 0.3 * x) ** 2, stats.chi2.ppf(0.9, 2), rtol=1e-6)
+
+
+def test_nothing_to_draw():
+    """Regions between the points, or of a scan that failed everywhere."""
+    thin = scan_of(lambda x, y: 1e3 * bowl(x - 0.1, y - 0.1), a=X, b=X, best_fit={"a": 0.1, "b": 0.1})
+    (ax,) = plots.plane(thin).axes
+    assert fills(ax) == [] and curves(ax) == [] and marks(ax) == {("*", 0.1, 0.1)}
+    empty = scan_of(lambda x, y: np.nan * x, a=X, b=X, best_fit={"a": 0.0, "b": 0.0})
+    for function in (plots.plane, plots.exclusions, plots.projections, plots.surface):
+        function(empty).draw_without_rendering()
+
+
+def test_best_fit_off_the_grid_is_not_marked():
+    figure = plots.plane(scan_of(bowl, a=X, b=X, best_fit={"a": 7.0, "b": 0.0}), points={"SM": (9.0, 9.0)})
+    assert marks(figure.axes[0]) == set() and "best fit" not in words(figure)[1]
+
+
+def test_plane_with_projections(bowls):
+    figure = plots.plane(bowls, projections=True)
+    top, ax, right = figure.axes
+    assert len(fills(ax)) == 2
+    for panel, k in ((top, 0), (right, 1)):
+        for line, scan in zip(curves(panel), bowls, strict=True):
+            expected = contours.projection(scan, "ab"[k]).curve()
+            np.testing.assert_allclose(line.get_xydata(), np.column_stack(expected if k == 0 else expected[::-1]))
+    assert top.get_xlim() == ax.get_xlim() and right.get_ylim() == ax.get_ylim()
+    assert top.get_ylim() == right.get_xlim() == (0, 10)
+
+
+def test_plane_evaluates_on_request():
+    def quartic(x, y):
+        return x**4 + y**2
+
+    scan = scan_of(quartic, a=X, b=X)
+    asked = []
+
+    def chi2(points):
+        asked.append(len(points["a"]))
+        return 9 + quartic(points["a"], points["b"])
+
+    figures = plots.plane(scan, cl=0.9), plots.plane(scan, cl=0.9, chi2=[chi2])
+    rough, exact = (np.max(np.abs(quartic(*curves(f.axes[0])[0].get_xydata().T) - 4.60517)) for f in figures)
+    assert exact < 1e-3 < rough and sum(asked) > 100
+    with pytest.raises(InvalidValueError, match="`chi2` must hold 1 functions, but has 2"):
+        plots.plane(scan, chi2=[chi2, chi2])
+
+
+@pytest.mark.parametrize("function", [plots.plane, plots.exclusions, plots.surface])
+def test_logarithmic_axes(function):
+    (ax, *_) = function(scan_of(coupling, m=MASS, g=COUPLING, labels={"m": ("$m$", "MeV")})).axes
+    assert ax.get_xscale() == ax.get_yscale() == "log"
+    assert ax.get_xlabel() == "$m$ [MeV]" and ax.get_ylabel() == "g"
+    np.testing.assert_allclose([ax.get_xlim(), ax.get_ylim()], [(1, 1e3), (1e-4, 1e-1)])
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "label", "ticks"),
+    [
+        (np.linspace(0, 8e-11, 9), "mu_B", r"$x$ [$10^{-11}$ $\mu_B$]", {"0", "2", "4", "6", "8"}),
+        (np.linspace(-6e-32, 2e-32, 9), "cm2", r"$x$ [$10^{-32}$ cm$^2$]", {"−6", "−4", "−2", "0", "2"}),
+        (np.linspace(0, 5e4, 6), "", r"$x$ [$10^{4}$]", {"0", "1", "2", "3", "4", "5"}),
+        (np.linspace(-0.4, 0.4, 9), "", "$x$", {"−0.4", "−0.2", "0", "0.2", "0.4"}),
+        (np.linspace(0, 20, 9), "fm", "$x$ [fm]", {"0", "5", "10", "15", "20"}),
+    ],
+)
+def test_powers_of_ten_are_in_the_label(values, unit, label, ticks):
+    """And not at every tick."""
+    scan = scan_of(lambda x: (x / values[-1]) ** 2, x=values, labels={"x": ("$x$", unit)})
+    figure = plots.projections(scan)
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    assert ax.get_xlabel() == label
+    assert {tick.get_text() for tick in ax.get_xticklabels()} >= ticks
+
+
+def test_exclusions_shade_what_is_excluded():
+    def gap(m, g):
+        return (g > 5e-2) & (m < 3)
+
+    scan = scan_of(lambda m, g: np.where(gap(m, g), np.nan, coupling(m, g)), "data", m=MASS, g=COUPLING)
+    figure = plots.exclusions([scan], cl=0.9, dof=1)
+    (ax,) = figure.axes
+    (patch,) = fills(ax)
+    assert patch.get_facecolor()[3] < 0.3
+    for at, inside in (((10, 1e-2), True), ((10, 1.5e-4), False), ((1.2, 9e-2), False), ((900, 9e-2), False)):
+        assert patch.contains_point(ax.transData.transform(at)) == inside
+    (line,) = curves(ax)
+    m, g = line.get_xydata().T
+    np.testing.assert_allclose(coupling(m, g), stats.chi2.ppf(0.9, 1), rtol=0.1)
+    assert words(figure) == ("excluded at 90 % (Δχ² > 2.71), profile likelihood", ["data"])
+    own = plots.exclusions(scan, per_mass=True)
+    assert words(own)[0].replace("\n", " ") == "excluded at 90 % (Δχ² > 2.71) at each mass, profile likelihood"
+
+
+def test_exclusions_of_several_scans():
+    scans = [scan_of(lambda m, g, k=k: k * coupling(m, g), m=MASS, g=COUPLING) for k in (1, 5)]
+    figure = plots.exclusions(scans, labels=["weak", "strong"])
+    (ax,) = figure.axes
+    assert len(fills(ax)) == 2 and {line.get_color() for line in curves(ax)} == set(plots.PALETTE[:2])
+    assert words(figure)[1] == ["weak", "strong"]
+
+
+def test_projections_of_one_parameter(bowls):
+    figure = plots.projections(bowls, "a", labels=["A", "B"])
+    (ax,) = figure.axes
+    for line, scan in zip(curves(ax), bowls, strict=True):
+        np.testing.assert_allclose(line.get_xydata().T, contours.projection(scan, "a").curve())
+    rules = [line.get_ydata()[0] for line in ax.lines if line not in curves(ax)]
+    assert rules == [1, 4, 9]
+    assert [text.get_text() for text in ax.texts] == [rf"{n}$\sigma$" for n in (1, 2, 3)]
+    assert words(figure) == ("profile likelihood", ["A", "B"])
+
+
+def test_projections_of_all_parameters(bowls):
+    figure = plots.projections(bowls[0])
+    assert [ax.get_xlabel() for ax in figure.axes] == ["a", "b"]
+    assert figure.get_figwidth() == plots.DOUBLE_COLUMN
+    one = scan_of(lambda x: x**2, a=X)
+    assert plots.projections([bowls[0], one], "a").get_figwidth() == plots.SINGLE_COLUMN
+
+
+def test_surface_shows_the_values():
+    def field(x, y):
+        return np.where(x > 2.7, np.nan, bowl(x, y))
+
+    ax, bar = plots.surface(scan_of(field, a=X, b=X)).axes
+    (mesh,) = ax.collections
+    shown = np.ma.asarray(mesh.get_array()).reshape(31, 31)
+    np.testing.assert_allclose(shown.filled(np.nan), field(*np.meshgrid(X, X, indexing="ij")).T, atol=1e-9)
+    assert bar.get_ylabel() == r"$\Delta\chi^2$" and len(curves(ax)) == 2
+
+
+def test_scans_that_do_not_go_together(bowls):
+    other = scan_of(bowl, a=X, c=X)
+    for function in (plots.plane, plots.exclusions, plots.projections):
+        with pytest.raises(InvalidValueError, match="at least one scan"):
+            function([])
+        with pytest.raises(InvalidValueError, match="same parameters, in one order, but were of a, b and a, c"):
+            function([bowls[0], other])
+        with pytest.raises(InvalidValueError, match="`labels` must hold 2 words, but has 1"):
+            function(bowls, labels=["A"])
+    for function in (plots.plane, plots.surface):
+        with pytest.raises(InvalidValueError, match="`cl` must hold 1 to 4 levels, but has 5"):
+            function(bowls[0], cl=(0.5, 0.6, 0.7, 0.8, 0.9))
+        with pytest.raises(InvalidValueError, match="2 parameters on its grid"):
+            function(scan_of(lambda x: x**2, a=X))
+    with pytest.raises(UnknownNameError, match="parameter of the grid 'c'"):
+        plots.projections(bowls, "c")
+
+
+@pytest.mark.parametrize("ending", ["pdf", "png", "svg"])
+def test_figures_of_scans_are_saved(tmp_path, bowls, ending):
+    """Without the fonts that journals refuse."""
+    path = plots.save(plots.plane(bowls, projections=True, points={"SM": (0, 0)}), tmp_path / f"a.{ending}")
+    assert ending != "pdf" or (b"/Type3" not in path.read_bytes() and b"/FontFile2" in path.read_bytes())
+
+
+def test_nothing_is_drawn_over_the_panels(bowls):
+    """The legend stands above them, however many scans there are and however long their names."""
+    for labels in (["A", "B"], ["a name that is long enough for a line", "another such name, and not any shorter"]):
+        figure = plots.plane(bowls, labels=labels, points={"standard model": (0, 0)}, projections=True)
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+        assert all(not box.overlaps(ax.get_tightbbox()) for ax in figure.axes)

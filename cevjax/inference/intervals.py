@@ -165,7 +165,7 @@ class _Scan:
         padded = np.concatenate([[np.inf], self.chi2, [np.inf]])
         valleys = (padded[1:-1] <= padded[:-2]) & (padded[1:-1] <= padded[2:])
         found = minimize(self.like, self.task.where, self.values[valleys], self.task.fixed)
-        self.minima = Minimum(*(np.concatenate(pair) for pair in zip(self.minima, found, strict=True)))
+        self.minima = Minimum(*(np.concatenate(pair) for pair in zip(self.minima[:4], found[:4], strict=True)))
         self._add_minima(found)
 
     def widen(self, bounds: np.ndarray, threshold: float) -> None:

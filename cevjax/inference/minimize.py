@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.scipy.linalg import cho_factor, cho_solve
 from jax.typing import ArrayLike
 
-from ..likelihood import Data, Likelihood, bins_of, constraint_nll, total
+from ..interactions.base import Interaction
+from ..likelihood import Data, Likelihood, bins_of, constraint_nll
+from ..measurement import Measurement
 from ..parameters import Parameter
 
 TOLERANCE = 1e-8
@@ -149,11 +150,11 @@ class _State(NamedTuple):
     steps: Array
 
 
-def reach(like: Likelihood, names: Sequence[str]) -> list[list[int]]:
-    """Which of the parameters called ``names`` each measurement may depend on, by position."""
-    common = {p.name for p in like.interaction.parameters}
-    known = [common | {p.name for p in m.parameters} for m in like.measurements]
-    return [[i for i, name in enumerate(names) if name in own] for own in known]
+def reach(measurement: Measurement, interaction: Interaction, names: Sequence[str]) -> list[list[int]]:
+    """Which of the parameters called ``names`` each component may depend on, by position."""
+    known = {p.name for p in (*interaction.parameters, *measurement.parameters)}
+    moved = [component.moved_by(interaction) for component in measurement.components]
+    return [[i for i, name in enumerate(names) if name in (known if own is None else own)] for own in moved]
 
 
 @partial(jax.jit, static_argnames=("names", "rest", "each", "decades"))
@@ -176,7 +177,6 @@ def _solve(like, u, fixed, centre, scale, *, names, decades, box, hold, max_step
     (lower, upper), n = box, len(names)
     sigma = {p.name: p.constraint.sigma for p in like.constrained if p.constraint}
     penalty_curvature = jnp.array([1 / sigma[name] ** 2 if name in sigma else 0.0 for name in names]) * scale**2
-    owns = reach(like, names)
 
     def params(u):
         values = [c + s * (jnp.sinh(x) if d else x) for x, c, s, d in zip(u, centre, scale, decades, strict=True)]
@@ -185,23 +185,35 @@ def _solve(like, u, fixed, centre, scale, *, names, decades, box, hold, max_step
     def penalty(u):
         return constraint_nll(like, params(u))
 
+    def linear(component, own, u):
+        """Counts of a component, and their derivatives by the coordinates that it depends on."""
+
+        def counts(moved):
+            new = dict(zip(own, moved, strict=True))
+            return component(params([new.get(i, u[i]) for i in range(n)]), like.interaction).ravel()
+
+        value, tangent = jax.linearize(counts, u[np.array(own, int)])
+        return value, jax.vmap(tangent)(jnp.eye(len(own)))
+
     def model(u):
         value, gradient = jax.value_and_grad(penalty)(u)
         curvature = jnp.diag(penalty_curvature)
-        for m, own in zip(like.measurements, owns, strict=True):
-            mine = dict(zip(own, range(len(own)), strict=True))
-
-            def counts(v, m=m, mine=mine):
-                moved = [v[mine[i]] if i in mine else u[i] for i in range(n)]
-                return total(m.expected(params(moved), like.interaction)).ravel()
-
-            mu, tangent = jax.linearize(counts, u[np.array(own, int)])
-            jacobian = jax.vmap(tangent)(jnp.eye(len(own)))
+        for m in like.measurements:
+            mu, rows = jnp.zeros(m.observed.size), {}
+            for component, own in zip(m.components, reach(m, like.interaction, names), strict=True):
+                counts, jacobian = linear(component, own, u)
+                mu = mu + counts
+                for i, row in zip(own, jacobian, strict=True):
+                    rows[i] = rows[i] + row if i in rows else row
             at = bins_of(m, mu)
-            spread = np.array([mine.get(i, len(own)) for i in range(n)])  # where each parameter is; zero if nowhere
-            slope = jnp.append(jacobian @ at.score, 0.0)[spread]
-            block = jnp.pad((jacobian * at.information) @ jacobian.T, (0, 1))[spread][:, spread]
-            value, gradient, curvature = value + jnp.sum(at.nll), gradient + slope, curvature + block
+            value = value + jnp.sum(at.nll)
+            if rows:
+                jacobian = jnp.stack(list(rows.values()))
+                place = dict(zip(rows, range(n), strict=False))  # where each parameter is; zero if nowhere
+                spread = np.array([place.get(i, len(rows)) for i in range(n)])
+                gradient = gradient + jnp.append(jacobian @ at.score, 0.0)[spread]
+                block = (jacobian * at.information) @ jacobian.T
+                curvature = curvature + jnp.pad(block, (0, 1))[spread][:, spread]
         return _Model(u, value, gradient, curvature)
 
     def propose(at, secant, damping):
@@ -213,7 +225,7 @@ def _solve(like, u, fixed, centre, scale, *, names, decades, box, hold, max_step
 
         def newton(curvature, damping):
             ridge = jnp.diag(jnp.where(moving > 0, (1e-13 + damping) * diagonal, 1.0))
-            return -cho_solve(cho_factor(curvature * moving * moving[:, None] + ridge), gradient)
+            return -solve_positive(curvature * moving * moving[:, None] + ridge, gradient)
 
         learnt = newton(at.curvature + secant, damping)
         definite = jnp.all(jnp.isfinite(learnt)) & (gradient @ learnt <= 0)
@@ -247,6 +259,27 @@ def _solve(like, u, fixed, centre, scale, *, names, decades, box, hold, max_step
     done = (last.distance <= tolerance) & (last.predicted >= 0) & (last.predicted <= 2 * tolerance)
     u, value = jnp.where(done, last.trial, last.best.u), last.best.nll - jnp.where(done, last.predicted, 0.0)
     return u, value, last.best.gradient, last.distance, last.steps
+
+
+def solve_positive(matrix: Array, vector: Array) -> Array:
+    """Solution of a symmetric positive system, by elimination; nan where the matrix is not positive.
+
+    LAPACK's Cholesky factorisation, called for a batch within a loop, can block the threads of XLA on a CPU for ever
+    (jaxlib 0.10: workers wait in ``ParallelBatchMap`` for other workers).
+    """
+    n = len(vector)
+
+    def eliminate(k, rows):
+        below = jnp.where(jnp.arange(n) > k, rows[:, k], 0.0)
+        return rows - jnp.outer(below, rows[k] / rows[k, k])
+
+    def substitute(i, x):
+        k = n - 1 - i
+        return x.at[k].set((rows[k, -1] - rows[k, :-1] @ x) / rows[k, k])
+
+    rows = jax.lax.fori_loop(0, n, eliminate, jnp.concatenate([matrix, vector[:, None]], axis=1))
+    solution = jax.lax.fori_loop(0, n, substitute, jnp.zeros_like(vector))
+    return jnp.where(jnp.all(jnp.diagonal(rows) > 0), solution, jnp.nan)
 
 
 def _rank_one(secant, old, new):
