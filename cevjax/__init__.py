@@ -12,6 +12,7 @@ from .datasets import load as load  # noqa: E402
 from .inference import fit as fit  # noqa: E402
 from .inference import interval as interval  # noqa: E402
 from .inference import profile as profile  # noqa: E402
+from .inference import scan as scan  # noqa: E402
 from .interactions import NSI as NSI  # noqa: E402
 from .interactions import Axial as Axial  # noqa: E402
 from .interactions import ChargeRadius as ChargeRadius  # noqa: E402
@@ -38,3 +39,4 @@ from .parameters import Parameter as Parameter  # noqa: E402
 from .results import FitResult as FitResult  # noqa: E402
 from .results import IntervalResult as IntervalResult  # noqa: E402
 from .results import ProfileResult as ProfileResult  # noqa: E402
+from .scans import ScanResult as ScanResult  # noqa: E402

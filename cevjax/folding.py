@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from .likelihood import Likelihood, expected_flat
-from .measurement import Component, Folding
-from .series import Variable
+from .likelihood import Likelihood
+from .measurement import Folding
+from .series import KNOTS, Curves, Variable
 
 REACH = 3.5
 """Range of a constrained nuisance, in standard deviations from the mean of its auxiliary measurement."""
@@ -42,14 +41,14 @@ def fold(
         tolerance: in standard deviations of the counts of a bin; what is left out of a series is smaller.
 
     Returns:
-        A likelihood for parameters within :func:`ranges`, where it agrees with ``like`` about as well as
+        A likelihood for parameters within :func:`ranges` (see :func:`tabulated`), where it agrees with ``like`` about as well as
         ``tolerance`` says. Components that cannot be folded are as they were.
     """
     where = {name: pair for name, pair in ranges(like, fitted, held).items() if name not in fixed}
     variables = {name: Variable(like.parameters[name], *pair) for name, pair in where.items()}
     nuisances = {name for name in fitted if like.parameters[name].nuisance}
-    nominal = {**like.nominal(), **fixed}
-    params = {n: float(np.clip(v, *where[n])) if n in where else float(v) for n, v in nominal.items()}
+    moving = {name: float(np.clip(like.parameters[name].nominal, *pair)) for name, pair in where.items()}
+    params = {**like.nominal(), **fixed, **moving}
     folding = Folding(
         like.interaction,
         params,
@@ -82,10 +81,19 @@ def ranges(
     return found
 
 
-def inside(values: Mapping[str, np.ndarray], where: Mapping[str, tuple[float, float]]) -> np.ndarray:
-    """Which points lie within the ranges, and not at their ends."""
-    found = [
-        (column > low + 1e-3 * (high - low)) & (column < high - 1e-3 * (high - low))
-        for column, (low, high) in ((values[name], where[name]) for name in where if name in values)
-    ]
-    return np.logical_and.reduce(found) if found else np.ones(1, bool)
+def tabulated(like: Likelihood, fitted: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """{name: (low, high)} of the fitted parameters that a folded likelihood is made for only within a range.
+
+    An end at a bound of the parameter is none: nothing lies beyond.
+    """
+    found = {}
+    for curves in jax.tree.leaves(like.measurements, is_leaf=lambda x: isinstance(x, Curves)):
+        if isinstance(curves, Curves) and curves.name in fitted:
+            parameter = like.parameters[curves.name]
+            low, high = parameter.decode(float(curves.low) + float(curves.step) * np.array([0, KNOTS - 1]))
+            margin = 1e-3 * (high - low)
+            found[curves.name] = (
+                -np.inf if low <= parameter.bounds[0] else low + margin,
+                np.inf if high >= parameter.bounds[1] else high - margin,
+            )
+    return found

@@ -119,6 +119,10 @@ class Likelihood:
         like.measurements, like.interaction, like.auxiliary = children
         return like
 
+    def __getstate__(self):
+        """Without what was compiled, which no other process can take."""
+        return {name: value for name, value in self.__dict__.items() if name != "_compiled"}
+
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
         """All parameters by name: those of the interaction first, then those of the measurements."""

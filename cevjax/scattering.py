@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import equinox as eqx
@@ -323,7 +323,8 @@ def fold(signal: Scattering, folding: Folding, variance: np.ndarray) -> Componen
     variance = variance if variance.ndim == 1 else variance.sum(axis=1)
     probe = _Probe(signal, folding, groups.ravel(), 1 / np.sqrt(variance))
     axes = {v.name: probe.axis(v) for v in (*folding.inner, *folding.outer)}
-    inner, outer = ([a for v in group if (a := axes[v.name]).nodes.size > 1] for group in (folding.inner, folding.outer))
+    moving = {name for name, axis in axes.items() if axis.nodes.size > 1}
+    inner, outer = ([axes[v.name] for v in group if v.name in moving] for group in (folding.inner, folding.outer))
     by_response, by_recoils = probe.split((*inner, *outer))
     n_response, n_recoils = (int(np.prod([a.nodes.size for a in part])) for part in (by_response, by_recoils))
     size = n_response * n_recoils * len(variance) * (groups.max() + 1)
@@ -353,14 +354,18 @@ class _Probe:
 
     def responses(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Shape (points, bins, nodes)."""
-        names, points = tuple(columns), _rows(columns)
-        return np.asarray(_responses(self.signal, self.folding.params, names, points))
+        if not self.moving:
+            fixed = self.signal.response
+            return np.asarray(_response_at(fixed, {}, self.signal.grid.nodes) if callable(fixed) else fixed)[None]
+        params = {name: self.folding.params[name] for name in self.moving}
+        evaluate = lambda points: _many_responses(self.signal.response, self.signal.grid.nodes, points)  # noqa: E731
+        return _in_blocks(evaluate, params, columns)
 
     def recoils(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Shape (points, groups, nodes)."""
         params = {n: v for n, v in self.folding.params.items() if n in self.own}
-        found = _many_recoils(self.signal, self.folding.interaction, params, tuple(columns), _rows(columns))
-        return np.einsum("pcn,cg->pgn", np.asarray(found), self.sum)
+        evaluate = lambda points: _many_recoils(self.signal, self.folding.interaction, points)  # noqa: E731
+        return np.einsum("pcn,cg->pgn", _in_blocks(evaluate, params, columns), self.sum)
 
     def spectra(self, responses: np.ndarray, recoils: np.ndarray) -> np.ndarray:
         """Shape (points of one, points of the other, bins, groups)."""
@@ -379,7 +384,8 @@ class _Probe:
             probes = other.parameter.decode(t[0] + (t[1] - t[0]) * fractions)
             columns[other.name] = np.repeat([self.folding.params[other.name], *probes], KNOTS)
         if variable.name in self.moving:
-            slices = self.spectra(self.responses({variable.name: variable.values}), self.recoils(_every(columns, KNOTS)))
+            probes = {name: column[::KNOTS] for name, column in columns.items() if name != variable.name}
+            slices = self.spectra(self.responses({variable.name: variable.values}), self.recoils(probes))
             slices = np.moveaxis(slices, 0, 1)
         elif variable.name in self.own:
             slices = self.spectra(self.responses({}), self.recoils(columns))[0]
@@ -390,28 +396,36 @@ class _Probe:
         return Axis.of(variable, slices.reshape(KNOTS, -1), self.folding.tolerance / 100)
 
 
-def _every(columns: Mapping[str, np.ndarray], step: int) -> dict[str, np.ndarray]:
-    return {name: column[::step] for name, column in list(columns.items())[1:]}
+BLOCK = 128
+"""Points that are evaluated at once, so that one compiled function does for any number."""
 
 
-def _rows(columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    return np.stack(list(columns.values()), axis=1) if columns else np.zeros((1, 0))
+def _in_blocks(
+    evaluate: Callable[[dict[str, np.ndarray]], Array], params: Params, columns: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """``evaluate`` at many points: those of ``columns``, and ``params`` for the rest."""
+    n = len(next(iter(columns.values()))) if columns else 1
+    full = {name: np.broadcast_to(columns.get(name, value), (n,)) for name, value in params.items()}
+    parts = []
+    for first in range(0, n, BLOCK):
+        rows = np.minimum(np.arange(first, first + BLOCK), n - 1)
+        parts.append(np.asarray(evaluate({name: column[rows] for name, column in full.items()}))[: n - first])
+    return np.concatenate(parts)
 
 
-@partial(jax.jit, static_argnames="names")
-def _responses(signal: Scattering, params: Params, names: tuple[str, ...], points: Array) -> Array:
-    if not isinstance(signal.response, BinnedResponse):
-        return jnp.broadcast_to(signal.response, (len(points), *signal.response.shape))
-    response, nodes = signal.response, signal.grid.nodes
-    return jax.lax.map(lambda p: response({**params, **dict(zip(names, p, strict=True))}, nodes), points, batch_size=64)
+@jax.jit
+def _response_at(response: BinnedResponse, params: Params, nodes: Array) -> Array:
+    return response(params, nodes)
 
 
-@partial(jax.jit, static_argnames="names")
-def _many_recoils(
-    signal: Scattering, interaction: Interaction, params: Params, names: tuple[str, ...], points: Array
-) -> Array:
-    at = lambda point: {**params, **dict(zip(names, point, strict=True))}  # noqa: E731
-    return jax.lax.map(lambda point: signal.recoils(at(point), interaction), points, batch_size=64)
+@jax.jit
+def _many_responses(response: BinnedResponse, nodes: Array, points: Params) -> Array:
+    return jax.vmap(lambda point: response(point, nodes))(points)
+
+
+@jax.jit
+def _many_recoils(signal: Scattering, interaction: Interaction, points: Params) -> Array:
+    return jax.vmap(lambda point: signal.recoils(point, interaction))(points)
 
 
 def coherent_scattering(

@@ -3,3 +3,4 @@
 from .fit import fit as fit
 from .intervals import interval as interval
 from .profile import profile as profile
+from .scan import scan as scan

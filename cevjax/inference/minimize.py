@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from ..interactions.base import Interaction
@@ -91,6 +92,7 @@ def minimize(
     batch: int = BATCH,
     data: Data | None = None,
     tolerance: float = TOLERANCE,
+    max_steps: int = MAX_STEPS,
 ) -> Minimum:
     """Minimise the nll from each row of ``starts``.
 
@@ -104,31 +106,41 @@ def minimize(
         batch: points per compiled call; the last call is padded.
         data: other data than those of ``like``, each array with one row a point.
         tolerance: in the nll; the last step gains less than that, and the error is a small part of the gain.
+        max_steps: after which a point counts as not converged.
     """
     u = where.encode(np.clip(starts, where.lower, where.upper))
-    u, value, _, distance, steps = _run(like, where, u, fixed, held, batch, data=data, tolerance=tolerance)
+    u, value, _, distance, steps = _run(like, where, u, fixed, held, batch, max_steps, data, tolerance)
     return Minimum(where.decode(u), value, distance, steps, tolerance)
 
 
-def _run(like, where, u, fixed, held=(), batch=BATCH, max_steps=None, data=None, tolerance=TOLERANCE):
+def _run(like, where, u, fixed, held=(), batch=BATCH, max_steps=MAX_STEPS, data=None, tolerance=TOLERANCE):
     """Call the compiled minimiser in batches of one size, so that it is compiled once."""
     hold = np.array([name in held for name in where.names])
     each = tuple(name for name, value in fixed.items() if np.ndim(value))
     rest = tuple(name for name in fixed if name not in each)
     rest_values = np.array([float(fixed[name]) for name in rest])
     columns = np.stack([np.asarray(fixed[name], float) for name in each], axis=1) if each else np.zeros((len(u), 0))
-    limit = MAX_STEPS if max_steps is None else max_steps
     box = where.encode(where.lower), where.encode(where.upper)
     centre = np.array([0.0 if p.decades else p.nominal for p in where.parameters])
     scale, decades = np.array([p.scale for p in where.parameters]), tuple(p.decades for p in where.parameters)
     maps = centre, scale, decades
+    sharding = _over_devices()
+    count = 1 if sharding is None else sharding.num_devices
+    batch = -(-batch // count) * count
     parts = []
     for first in range(0, len(u), batch):
         rows = np.minimum(np.arange(first, first + batch), len(u) - 1)
         points = jax.tree.map(lambda x: x[rows], (u, columns, data))  # noqa: B023
-        out = _minimize(like, where.names, rest, each, points, hold, rest_values, *maps, *box, limit, tolerance)
+        points = points if sharding is None else jax.device_put(points, sharding)
+        out = _minimize(like, where.names, rest, each, points, hold, rest_values, *maps, *box, max_steps, tolerance)
         parts.append([np.asarray(x)[: len(u) - first] for x in out])
     return [np.concatenate(x) for x in zip(*parts, strict=True)]
+
+
+def _over_devices() -> NamedSharding | None:
+    """How the points of a batch are spread over the devices of this process; None if there is one."""
+    devices = jax.local_devices()
+    return NamedSharding(Mesh(np.array(devices), ("points",)), PartitionSpec("points")) if len(devices) > 1 else None
 
 
 class _Model(NamedTuple):
