@@ -131,7 +131,7 @@ def with_exposure(
     >>> import cevjax, jax
     >>> like = cevjax.Likelihood([cevjax.load("ess-xe")], cevjax.StandardModel())
     >>> events = lambda factor: with_exposure(like, factor).measurements[0].observed.sum()
-    >>> growth = jax.grad(events)(2.0)
+    >>> growth = jax.jit(jax.grad(events))(2.0)
     >>> round(float(growth / events(1.0)), 6)
     1.0
     """

@@ -87,7 +87,7 @@ def expected_errors(like: Likelihood, params: Mapping[str, ArrayLike], names: Se
     >>> like = cevjax.Likelihood([cevjax.load("ess-si")], cevjax.StandardModel())
     >>> names = ("sin2_theta_w", *like.nuisances)
     >>> error = lambda factor: expected_errors(cevjax.exposure.with_exposure(like, factor), like.nominal(), names)[0]
-    >>> bool(jax.grad(error)(1.0) < 0)
+    >>> bool(jax.jit(jax.grad(error))(1.0) < 0)
     True
     """
     matrix = information(like, params, names)

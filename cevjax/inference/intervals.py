@@ -165,7 +165,7 @@ class _Scan:
         padded = np.concatenate([[np.inf], self.chi2, [np.inf]])
         valleys = (padded[1:-1] <= padded[:-2]) & (padded[1:-1] <= padded[2:])
         found = minimize(self.like, self.task.where, self.values[valleys], self.task.fixed)
-        self.minima = Minimum(*(np.concatenate(pair) for pair in zip(self.minima[:4], found[:4], strict=True)))
+        self.minima = Minimum(*(np.concatenate(pair) for pair in zip(self.minima, found, strict=True)))
         self._add_minima(found)
 
     def widen(self, bounds: np.ndarray, threshold: float) -> None:
@@ -251,7 +251,7 @@ def _profile_from(like: Likelihood, task: Problem, poi: str, starts: np.ndarray)
     column = task.where.names.index(poi)
     out = profile_at(like, task, {poi: starts[:, column]}, starts)
     rows = np.column_stack([out.values[name] for name in task.where.names])
-    return Minimum(rows, out.chi2 / 2, np.where(out.converged, 0.0, np.inf), np.zeros(len(rows)))
+    return Minimum(rows, out.chi2 / 2, out.converged, np.zeros(len(rows)))
 
 
 def _pieces(scan: _Scan, roots: np.ndarray, threshold: float) -> list[list[float | None]]:

@@ -74,13 +74,8 @@ class Minimum(NamedTuple):
 
     values: np.ndarray
     nll: np.ndarray
-    distance: np.ndarray
+    converged: np.ndarray
     steps: np.ndarray
-    tolerance: float = TOLERANCE
-
-    @property
-    def converged(self) -> np.ndarray:
-        return (self.distance < self.tolerance) & np.isfinite(self.nll)
 
 
 def minimize(
@@ -105,12 +100,13 @@ def minimize(
             the same ones are held at many points, arrays in ``fixed`` are faster.
         batch: points per compiled call; the last call is padded.
         data: other data than those of ``like``, each array with one row a point.
-        tolerance: in the nll; the last step gains less than that, and the error is a small part of the gain.
+        tolerance: in the nll; the last step gains less than that, and the error is a small part of the gain. Where the
+            nll exceeds the number of bins by x, so that nothing fits, it is 1 + x/100 times as large.
         max_steps: after which a point counts as not converged.
     """
     u = where.encode(np.clip(starts, where.lower, where.upper))
-    u, value, _, distance, steps = _run(like, where, u, fixed, held, batch, max_steps, data, tolerance)
-    return Minimum(where.decode(u), value, distance, steps, tolerance)
+    u, value, _, converged, steps = _run(like, where, u, fixed, held, batch, max_steps, data, tolerance)
+    return Minimum(where.decode(u), value, converged, steps)
 
 
 def _run(like, where, u, fixed, held=(), batch=BATCH, max_steps=MAX_STEPS, data=None, tolerance=TOLERANCE):
@@ -250,8 +246,14 @@ def _solve(like, u, fixed, centre, scale, *, names, decades, box, hold, max_step
         distance = -0.5 * gradient @ newton(at.curvature, 0.0)
         return trial, predicted, jnp.where(jnp.isfinite(at.nll) & jnp.isfinite(distance), distance, jnp.inf)
 
+    bins = sum(m.observed.size for m in like.measurements)
+
+    def enough(state):
+        misfit = jnp.maximum(state.best.nll - bins, 0.0)
+        return jnp.isfinite(state.distance) & (state.distance <= tolerance * (1 + misfit / 100))
+
     def unfinished(state):
-        return (state.distance > tolerance) & (state.steps < max_steps) & (state.damping < 1e12)
+        return ~enough(state) & (state.steps < max_steps) & (state.damping < 1e12)
 
     def advance(state):
         new, best = model(state.trial), state.best
@@ -268,9 +270,10 @@ def _solve(like, u, fixed, centre, scale, *, names, decades, box, hold, max_step
     nowhere = _Model(u, inf, jnp.zeros_like(u), jnp.eye(n))
     start = _State(nowhere, jnp.zeros((n, n)), u, -inf, jnp.asarray(1e-3), inf, jnp.asarray(0))
     last = jax.lax.while_loop(unfinished, advance, start)
-    done = (last.distance <= tolerance) & (last.predicted >= 0) & (last.predicted <= 2 * tolerance)
-    u, value = jnp.where(done, last.trial, last.best.u), last.best.nll - jnp.where(done, last.predicted, 0.0)
-    return u, value, last.best.gradient, last.distance, last.steps
+    converged = enough(last)
+    sound = converged & (last.predicted >= 0) & (last.predicted <= 2 * last.distance)
+    u, value = jnp.where(sound, last.trial, last.best.u), last.best.nll - jnp.where(sound, last.predicted, 0.0)
+    return u, value, last.best.gradient, converged, last.steps
 
 
 def solve_positive(matrix: Array, vector: Array) -> Array:

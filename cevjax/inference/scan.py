@@ -32,14 +32,14 @@ from ..provenance import identity, labels, provenance
 from ..results import FitResult
 from ..scans import CONVERGED, FAILED, RETRIED, ScanResult, assemble, check_format, save_chunks
 from .fit import Problem, fit, problem, starting_points
-from .minimize import BATCH, Minimum, minimize, space
+from .minimize import BATCH, Minimum, minimize, reach, space
 
 ACCURACY = 1e-3
 """How far, in chi2, a folded likelihood may be from the exact one where chi2 is within 100 of its minimum."""
 TOLERANCE = 1e-4
 """In the nll: the last step of a minimisation gains less, and the error is a small part of that."""
-STEPS = 15
-"""Steps of the first attempt."""
+FIRST, STEPS = 15, 6
+"""Steps of a batch in the first row and in the others. Points that need more go on together, once all rows are done."""
 ROWS = 16
 """Rows of a chunk; the first of them starts without a predecessor."""
 COLUMNS = 4096
@@ -194,8 +194,7 @@ class ScanJob(Job):
     def batch(self) -> int:
         """Points that are minimised at once: what keeps the Jacobian of the largest measurement in a core's cache."""
         columns = min(self.shape[1], self.sizes[0])
-        numbers = max(m.observed.size for m in self.like.measurements) * max(len(self.task.where.names), 1)
-        largest = int(np.clip(2 ** np.round(np.log2(3e5 / numbers)), 16, 128))
+        largest = largest_batch(self.like, self.task.where.names)
         strips = max(2 if columns >= 32 else 1, int(np.ceil(columns / largest)))  # two cores should have work
         return int(np.ceil(columns / strips))
 
@@ -246,23 +245,30 @@ class ScanJob(Job):
             if r:
                 starts = np.concatenate([_extrapolate(found, x[: r + 1])[:, None], starts], axis=1)
             fixed = {**self.task.fixed, **columns}
-            found.append(_lowest(like, where, starts, fixed, batch=self.batch, max_steps=STEPS))
-        good = np.stack([m.converged for m in found]) & self._in_range(names, found)
+            found.append(_lowest(like, where, starts, fixed, batch=self.batch, max_steps=STEPS if r else FIRST))
+        n = grid[lead].shape[1]
+        total = Minimum(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+        late = np.flatnonzero(~total.converged)
+        if len(late):
+            fixed = {**self.task.fixed, **{name: values.ravel()[late] for name, values in grid.items()}}
+            again = minimize(like, where, total.values[late], fixed, batch=self.batch, tolerance=TOLERANCE)
+            for mine, other in zip(total, again, strict=True):
+                mine[late] = other
+        good = total.converged & self._in_range(dict(zip(names, total.values.T, strict=True)))
         return {
-            "chi2": np.stack([2 * m.nll for m in found]),
-            "status": np.where(good, CONVERGED, FAILED).astype(np.int8),
-            **{name: np.stack([m.values[:, i] for m in found]) for i, name in enumerate(names)},
+            "chi2": 2 * total.nll.reshape(-1, n),
+            "status": np.where(good, CONVERGED, FAILED).astype(np.int8).reshape(-1, n),
+            **{name: total.values[:, i].reshape(-1, n) for i, name in enumerate(names)},
         }
 
     def _places(self, names: Sequence[str], which: Sequence[int]) -> list[int]:
         return [self.task.where.names.index(names[i]) for i in which]
 
-    def _in_range(self, names: Sequence[str], found: Sequence[Minimum]) -> np.ndarray:
-        inside = np.ones((len(found), len(found[0].nll)), bool)
-        for name, (low, high) in ({} if self.folded is None else tabulated(self.folded, names)).items():
-            values = np.stack([m.values[:, names.index(name)] for m in found])
-            inside &= (low < values) & (values < high)
-        return inside
+    def _in_range(self, values: dict[str, np.ndarray]) -> np.ndarray:
+        """Which points lie where the folded likelihood is made for."""
+        where = {} if self.folded is None else tabulated(self.folded, tuple(values))
+        pieces = [(low < values[name]) & (values[name] < high) for name, (low, high) in where.items()]
+        return np.logical_and.reduce(pieces) if pieces else np.ones(len(next(iter(values.values()))), bool)
 
     def _retry(self, grid: dict[str, np.ndarray], columns: Columns) -> Columns:
         """Do again what did not converge or left the range: by the exact likelihood, and then by another method."""
@@ -300,9 +306,9 @@ class ScanJob(Job):
 
         end = scipy_minimize(value, u[held:], jac=True, method="L-BFGS-B", bounds=box, options={"maxiter": 500})
         starts = where.decode(np.concatenate([u[:held], end.x]))[None]
-        again = minimize(self.like, where, starts, self.task.fixed, tuple(self.axes), tolerance=found.tolerance)
+        again = minimize(self.like, where, starts, self.task.fixed, tuple(self.axes), tolerance=TOLERANCE / 100)
         if again.nll[0] <= found.nll[i] or not np.isfinite(found.nll[i]):
-            for mine, other in zip(found[:4], again[:4], strict=True):
+            for mine, other in zip(found, again, strict=True):
                 mine[i] = other[0]
 
 
@@ -335,18 +341,18 @@ def plan(like: Likelihood, axes: dict[str, np.ndarray], task: Problem, best: Fit
 
 
 def _deviation(job: ScanJob, probes: np.ndarray, best_chi2: float) -> float:
-    """Largest difference in chi2 between the folded and the exact profile, where either is within 100 of the best."""
+    """Largest difference in chi2 between the folded and the exact profile, where that is within 100 of the best."""
     columns = [job.points(int(i), 1) for i in probes]
     grid = {name: np.concatenate([c[name] for c in columns])[None] for name in job.axes}
     found = job._strip(grid)
-    names = job.task.where.names
-    starts = np.stack([(grid if name in grid else found)[name][0] for name in names], axis=1)
-    starts = np.where(np.isfinite(starts), starts, job.anchors[0])
-    exact = minimize(job.like, job.task.where, starts, job.task.fixed, tuple(job.axes), tolerance=TOLERANCE / 100)
-    good = (found["status"][0] == CONVERGED) & exact.converged & (2 * exact.nll < best_chi2 + 100)
-    if np.mean(found["status"][0] == CONVERGED) < 0.5:
+    if np.mean(found["status"] == CONVERGED) < 0.5:
         return np.inf
-    return float(np.max(np.abs(found["chi2"][0] - 2 * exact.nll)[good], initial=0.0))
+    near = np.flatnonzero((found["status"][0] == CONVERGED) & (found["chi2"][0] < best_chi2 + 100))
+    if not len(near):
+        return 0.0
+    starts = np.stack([(grid if name in grid else found)[name][0, near] for name in job.task.where.names], axis=1)
+    exact = minimize(job.like, job.task.where, starts, job.task.fixed, tuple(job.axes), tolerance=TOLERANCE / 100)
+    return float(np.max(np.abs(found["chi2"][0, near] - 2 * exact.nll)[exact.converged], initial=0.0))
 
 
 def _extrapolate(found: Sequence[Minimum], x: np.ndarray) -> np.ndarray:
@@ -369,7 +375,14 @@ def _lowest(like, where, starts, fixed, held=(), batch=BATCH, tolerance=TOLERANC
     # of the converged ones, if there is one
     value = np.where(found.converged.reshape(n, k), value, value + 1e6)
     best = np.arange(n) * k + np.argmin(value, axis=1)
-    return Minimum(*(np.array(x[best]) for x in found[:4]), tolerance)
+    return Minimum(*(np.array(x[best]) for x in found))
+
+
+def largest_batch(like: Likelihood, names: Sequence[str]) -> int:
+    """Points of a batch such that the Jacobian of the largest measurement stays in the cache of a core."""
+    moved = [len(set().union(*reach(m, like.interaction, names))) for m in like.measurements]
+    numbers = max(m.observed.size * max(k, 1) for m, k in zip(like.measurements, moved, strict=True))
+    return int(np.clip(2 ** np.round(np.log2(3e5 / numbers)), 16, 128))
 
 
 def _threads() -> int:
