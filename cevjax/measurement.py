@@ -327,7 +327,7 @@ def fold_time(time: BinnedTime | Array | None, folding: Folding) -> FoldedTime |
     """Arrival times as cheap as ``folding`` allows: splines, or fixed fractions where nothing moves."""
     if not isinstance(time, BinnedTime):
         return time
-    moving = [v for v in folding.inner if v.name in time.nuisances]
+    moving = [v for v in (*folding.inner, *folding.outer) if v.name in time.nuisances]
     if len(moving) > 1:
         return time
     if not moving:

@@ -49,7 +49,7 @@ class Variable(NamedTuple):
 
 
 class Curves(eqx.Module):
-    """Functions of one parameter: cubic splines on even knots, constant outside.
+    """Functions of one parameter: cubic splines on even knots, constant a little outside.
 
     Args:
         variable: the parameter and its range.
@@ -75,8 +75,8 @@ class Curves(eqx.Module):
         """All functions, shape (functions,)."""
         u = (jnp.asarray(params[self.name], float) - self.centre) / self.scale
         u = jnp.arcsinh(u) if self.decades else u
-        at = jnp.clip((u - self.low) / self.step, 0.0, KNOTS - 1.0)
-        first = jnp.minimum(at.astype(int), KNOTS - 2)
+        at = jnp.clip((u - self.low) / self.step, -0.01, KNOTS - 0.99)  # derivatives at the ends are those inside
+        first = jnp.clip(jnp.floor(at).astype(int), 0, KNOTS - 2)
         weights = (at - first) ** np.arange(4) @ CARDINAL_CUBIC
         return weights @ self.coefficients[first + np.arange(4)]
 

@@ -35,7 +35,7 @@ from .fit import Problem, fit, problem, starting_points
 from .minimize import BATCH, Minimum, minimize, reach, space
 
 ACCURACY = 1e-3
-"""How far, in chi2, a folded likelihood may be from the exact one where chi2 is within 100 of its minimum."""
+"""How far, in chi2, a folded likelihood may be from the exact one at the probes."""
 TOLERANCE = 1e-4
 """In the nll: the last step of a minimisation gains less, and the error is a small part of that."""
 FIRST, STEPS = 15, 6
@@ -330,7 +330,7 @@ def plan(like: Likelihood, axes: dict[str, np.ndarray], task: Problem, best: Fit
     fitted = [name for name in names if name not in axes]
     # spread over the grid by the golden ratio, from its first to its last point
     total = int(np.prod([len(values) for values in axes.values()]))
-    probes = np.unique([0, total - 1, *(((np.arange(PROBES) * 0.6180339887) % 1) * total).astype(int)])[: job.batch]
+    probes = np.unique([0, total - 1, *(((np.arange(PROBES) * 0.6180339887) % 1) * total).astype(int)])
     for tolerance in (FOLD_TOLERANCE, FOLD_TOLERANCE / 10):
         folded = fold(like, fitted, held, {**task.fixed, **single}, tolerance)
         candidate = ScanJob(like, folded, axes, task, anchors)
@@ -341,18 +341,17 @@ def plan(like: Likelihood, axes: dict[str, np.ndarray], task: Problem, best: Fit
 
 
 def _deviation(job: ScanJob, probes: np.ndarray, best_chi2: float) -> float:
-    """Largest difference in chi2 between the folded and the exact profile, where that is within 100 of the best."""
+    """Largest difference in chi2 between the folded and the exact profile, within 200 of the best and at a few points at least."""
     columns = [job.points(int(i), 1) for i in probes]
     grid = {name: np.concatenate([c[name] for c in columns])[None] for name in job.axes}
     found = job._strip(grid)
     if np.mean(found["status"] == CONVERGED) < 0.5:
         return np.inf
-    near = np.flatnonzero((found["status"][0] == CONVERGED) & (found["chi2"][0] < best_chi2 + 100))
-    if not len(near):
-        return 0.0
+    chi2 = np.where(found["status"][0] == CONVERGED, found["chi2"][0], np.inf)
+    near = np.flatnonzero(np.isfinite(chi2) & (chi2 <= max(best_chi2 + 200, np.sort(chi2)[3])))
     starts = np.stack([(grid if name in grid else found)[name][0, near] for name in job.task.where.names], axis=1)
     exact = minimize(job.like, job.task.where, starts, job.task.fixed, tuple(job.axes), tolerance=TOLERANCE / 100)
-    return float(np.max(np.abs(found["chi2"][0, near] - 2 * exact.nll)[exact.converged], initial=0.0))
+    return float(np.max(np.abs(chi2[near] - 2 * exact.nll)[exact.converged], initial=0.0))
 
 
 def _extrapolate(found: Sequence[Minimum], x: np.ndarray) -> np.ndarray:
@@ -371,10 +370,9 @@ def _lowest(like, where, starts, fixed, held=(), batch=BATCH, tolerance=TOLERANC
     n, k, _ = starts.shape
     many = {name: np.repeat(value, k) if np.ndim(value) else value for name, value in fixed.items()}
     found = minimize(like, where, starts.reshape(n * k, -1), many, held, batch, tolerance=tolerance, **limits)
-    value = np.where(np.isfinite(found.nll), found.nll, np.inf).reshape(n, k)
-    # of the converged ones, if there is one
-    value = np.where(found.converged.reshape(n, k), value, value + 1e6)
-    best = np.arange(n) * k + np.argmin(value, axis=1)
+    value = np.where(np.isfinite(found.nll), found.nll, np.inf)
+    # one that converged wins against one that did not and is no lower
+    best = np.arange(n) * k + np.argmin((value + np.where(found.converged, 0.0, tolerance)).reshape(n, k), axis=1)
     return Minimum(*(np.array(x[best]) for x in found))
 
 

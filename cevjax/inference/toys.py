@@ -19,7 +19,6 @@ Sources: Cowan, Cranmer, Gross & Vitells, arXiv:1007.1727; Davison & Hinkley, Bo
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,12 +37,12 @@ from scipy.stats import chi2 as chi2_distribution
 
 from .. import jobs
 from ..errors import InvalidValueError
-from ..folding import fold
+from ..folding import fold, tabulated
 from ..likelihood import Data, Likelihood, bins, expected_flat, nll
+from ..provenance import identity, labels, provenance
 from ..registry import check_parameter
 from ..results import FitResult, describe, to_json, write_atomically
 from ..scans import CONVERGED, FAILED, RETRIED
-from ..series import KNOTS, Curves
 from .fit import Problem, problem, starting_points
 from .minimize import BATCH as EXACT_BATCH
 from .minimize import MAX_STEPS, Space, minimize, space
@@ -210,7 +209,7 @@ class Setup(NamedTuple):
     poi: tuple[str, ...]
     free: Problem  # with the parameters of interest free
     bound: Problem  # with them fixed; their values come from elsewhere
-    ranges: Mapping[str, tuple[float, float]]  # of the curves of the folded likelihood, in coordinates
+    ranges: Mapping[str, tuple[float, float]]  # that the folded likelihood is made for
 
 
 def prepare(
@@ -241,7 +240,7 @@ def prepare(
         low, high = like.parameters[name].search_range()
         held[name] = min([low, *poi.get(name, ())]), max([high, *poi.get(name, ())])
     folded = fold(like, [name for name in kept if name not in free], held, task.fixed)
-    return Setup(like, folded, tuple(poi), task, bound, curve_ranges(folded))
+    return Setup(like, folded, tuple(poi), task, bound, tabulated(folded, task.where.names))
 
 
 class Fits(NamedTuple):
@@ -291,10 +290,12 @@ def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any
 
 
 def threads_at_hand() -> int:
-    """As many as there are processors for this process, or NPROC."""
-    count = os.environ.get("NPROC", "")
+    """One for each processor of this process, or NPROC; one where another device computes, or several do."""
+    if jax.default_backend() != "cpu" or jax.local_device_count() > 1:
+        return 1
+    given = os.environ.get("NPROC", "")
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(count) if count.isdecimal() and int(count) > 0 else available
+    return int(given) if given.isdecimal() and int(given) > 0 else available
 
 
 def descend(
@@ -411,27 +412,10 @@ def troubled(setup: Setup, pair: Pair) -> np.ndarray:
 
 
 def within(ranges: Mapping[str, tuple[float, float]], where: Space, u: np.ndarray) -> np.ndarray:
-    """Which points lie within the ranges of curves, at their ends only if those are bounds."""
-    good = np.ones(len(u), bool)
-    ends = where.encode(where.lower), where.encode(where.upper)
-    for name, (low, high) in ranges.items():
-        if name in where.names:
-            i = where.names.index(name)
-            margin = 1e-3 * (high - low)
-            lower = -np.inf if ends[0][i] >= low - margin else low + margin
-            upper = np.inf if ends[1][i] <= high + margin else high - margin
-            good &= (u[:, i] > lower) & (u[:, i] < upper)
-    return good
-
-
-def curve_ranges(folded: Likelihood) -> dict[str, tuple[float, float]]:
-    """{parameter: range of its curves} in the coordinates of the minimiser."""
-    found: dict[str, tuple[float, float]] = {}
-    for curves in jax.tree.leaves(folded, is_leaf=lambda x: isinstance(x, Curves)):
-        if isinstance(curves, Curves):
-            low = float(curves.low)
-            found[curves.name] = low, low + float(curves.step) * (KNOTS - 1)
-    return found
+    """Which points lie in the ranges that the folded likelihood is made for."""
+    columns = dict(zip(where.names, where.decode(u).T, strict=True))
+    inside = [(low < columns[name]) & (columns[name] < high) for name, (low, high) in ranges.items() if name in columns]
+    return np.logical_and.reduce([np.ones(len(u), bool), *inside])
 
 
 # ------------------------------------------------------------------------------------------------------ where to start
@@ -452,14 +436,13 @@ class Tangent(NamedTuple):
         return np.clip(np.round(np.where(np.isfinite(start), start, self.u), 6), *box)
 
 
-def box_of(setup: Setup, task: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest coordinates that fits may start from: bounds, and the range of the series."""
-    lower, upper = (task.where.encode(x) for x in (task.where.lower, task.where.upper))
-    for name, (low, high) in setup.ranges.items():
-        if name in task.where.names:
-            i = task.where.names.index(name)
-            lower[i], upper[i] = max(lower[i], low), min(upper[i], high)
-    return lower, upper
+def box_of(setup: Setup, where: Space) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest coordinates that fits may start from: bounds, and the range of the folded likelihood."""
+    lower, upper = where.lower, where.upper
+    for i, name in enumerate(where.names):
+        low, high = setup.ranges.get(name, (-np.inf, np.inf))
+        lower[i], upper[i] = max(lower[i], low), min(upper[i], high)
+    return where.encode(lower), where.encode(upper)
 
 
 def tangents(
@@ -532,8 +515,7 @@ def modes(setup: Setup, task: Problem, fixed: Mapping[str, Any], data: Data, fir
     kept = [order[0]]
     for i in order[1:]:
         relevant = found.converged[i] and found.nll[i] < found.nll[order[0]] + RELEVANT
-        apart = all(np.any(np.abs(found.u[i] - found.u[k]) > 0.1) for k in kept)
-        if relevant and apart and _separate(setup, task, fixed, data, found, i, kept):
+        if relevant and separate(setup, task, fixed, data, found.u[i], found.u[kept]):
             kept.append(i)
     return take(found, np.array(kept))
 
@@ -543,15 +525,17 @@ def repeat(data: Data, n: int) -> Data:
     return take(data, np.zeros(n, int))
 
 
-def _separate(
-    setup: Setup, task: Problem, fixed: Mapping[str, Any], data: Data, found: Fits, i: int, kept: Sequence[int]
+def separate(
+    setup: Setup, task: Problem, fixed: Mapping[str, Any], data: Data, u: np.ndarray, others: np.ndarray
 ) -> bool:
-    """Whether the nll has a barrier on the straight lines from a minimum to all others."""
-    fractions = np.array([0.25, 0.5, 0.75])[:, None]
-    lines = np.concatenate([found.u[i] + fractions * (found.u[k] - found.u[i]) for k in kept])
+    """Whether the nll of a toy has a barrier on the straight lines from ``u`` to all ``others``."""
+    if np.any(np.all(np.abs(u - others) < 0.1, axis=1)):
+        return False
+    fractions = np.linspace(0, 1, 5)[:, None]
+    lines = np.concatenate([u + fractions * (other - u) for other in others])
     columns = dict(zip(task.where.names, task.where.decode(lines).T, strict=True))
-    height = evaluate(setup.like, {**fixed, **columns}, repeat(data, len(lines)), EXACT_BATCH).reshape(len(kept), -1)
-    return bool(np.all(np.max(height, axis=1) > np.maximum(found.nll[kept], found.nll[i]) + BARRIER))
+    height = evaluate(setup.like, {**fixed, **columns}, repeat(data, len(lines)), EXACT_BATCH).reshape(len(others), -1)
+    return bool(np.all(np.max(height, axis=1) > np.maximum(height[:, 0], height[:, -1]) + BARRIER))
 
 
 def sides(setup: Setup, task: Problem, u: np.ndarray, information: np.ndarray, fixed, data: Data) -> np.ndarray:
@@ -567,7 +551,7 @@ def sides(setup: Setup, task: Problem, u: np.ndarray, information: np.ndarray, f
         fixed: values of all other parameters.
         data: the expectation at the point.
     """
-    found, (lower, upper) = [], box_of(setup, task)
+    found, (lower, upper) = [], box_of(setup, task.where)
     for i, name in enumerate(task.where.names):
         if name not in task.free:
             continue
@@ -600,9 +584,9 @@ def places(
     first, information = next(tangents(setup, task, task.where.decode(known[:1]), fixed))
     points = [known[0]]
     if task.free:
-        found = modes(setup, task, fixed, asimov, known[:1])
-        for u in (*sides(setup, task, known[0], information, fixed, asimov), *found.u, *known[1:]):
-            if len(points) <= MODES and all(np.any(np.abs(u - other) > 0.1) for other in points):
+        points += [*sides(setup, task, known[0], information, fixed, asimov)]
+        for u in (*modes(setup, task, fixed, asimov, known[:1]).u, *known[1:]):
+            if len(points) <= MODES and separate(setup, task, fixed, asimov, u, np.array(points)):
                 points.append(u)
     others = task.where.decode(np.array(points[1:]).reshape(-1, len(known[0])))
     return (first, *(tangent for tangent, _ in tangents(setup, task, others, fixed))), information
@@ -646,10 +630,10 @@ class Experiment(NamedTuple):
         if poi:
             known = np.concatenate([widen(setup, first.u[:1], poi), second.u])
             more, information = places(setup, free, free.fixed, known, truth.asimov)
-        chi2 = tuple(2 * max(float(x), 0.0) for x in (first.nll[0], min(first.nll[0], second.nll[0])))
+        highest, least = (2 * max(float(x), 0.0) for x in (first.nll[0], min(first.nll[0], second.nll[0])))
         n_flat = int(np.sum(np.diag(information) < 1e-10))
         best = {**free.fixed, **_values(free, second.u[0])}
-        return cls(setup, dict(poi), params, truth, (starts, more if poi else starts), chi2, best, n_flat)
+        return cls(setup, dict(poi), params, truth, (starts, more if poi else starts), (highest, least), best, n_flat)
 
     @property
     def t(self) -> float:
@@ -658,7 +642,7 @@ class Experiment(NamedTuple):
 
     def starting(self, data: Data) -> tuple[np.ndarray, np.ndarray]:
         """Where the two fits of toys start, shapes (starts, toys, parameters)."""
-        boxes = (box_of(self.setup, task) for task in (self.setup.bound, self.setup.free))
+        boxes = (box_of(self.setup, task.where) for task in (self.setup.bound, self.setup.free))
         first, second = (
             np.stack([point.start(data, box) for point in points])
             for points, box in zip(self.starts, boxes, strict=True)
@@ -701,13 +685,12 @@ class ToysJob(jobs.Job):
 
     @property
     def identity(self):
-        setup = self.experiment.setup
+        setup, rounded = self.experiment.setup, lambda value: float(f"{value:.6g}")
         return {
-            **describe(setup.like, "toys"),
-            "data": data_hash(setup.like.data),
+            **identity(setup.like, "toys"),
             "poi": self.experiment.poi,
-            "free": list(setup.bound.free),
-            "params": {name: float(f"{value:.6g}") for name, value in self.experiment.params.items()},
+            "fitted": list(setup.free.where.names),
+            "params": {name: rounded(value) for name, value in self.experiment.params.items()},
             "seed": self.seed,
         }
 
@@ -717,12 +700,6 @@ class ToysJob(jobs.Job):
         fitted = setup.free.where.decode(pair.free.u)
         columns = {name: fitted[:, i] for i, name in enumerate(setup.free.where.names) if name in setup.free.free}
         return {"t": pair.t, "chi2_min": 2 * pair.free.nll, "status": pair.status, **columns}
-
-
-def data_hash(data: Data) -> str:
-    """Of counts and results of auxiliary measurements."""
-    content = b"".join(np.asarray(x, float).tobytes() for x in (*data.observed, data.auxiliary))
-    return hashlib.sha256(content).hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------------------- results
@@ -891,10 +868,11 @@ class ToysResult:
         import xarray as xr
 
         columns = {"t": self.t, "chi2_min": self.toys_chi2_min, "status": self.status, **self.fitted}
-        labels = {name: {"units": self.likelihood.parameters[name].unit} for name in self.fitted}
-        facts = {**self.to_dict(), "data": data_hash(self.likelihood.data)}
+        known = labels(self.likelihood)
+        names = {name: dict(zip(("long_name", "units"), known[name], strict=True)) for name in self.fitted}
+        facts = {**self.to_dict(), **provenance(self.likelihood, "toys")}
         return xr.Dataset(
-            {name: ("toy", column, labels.get(name, {})) for name, column in columns.items()},
+            {name: ("toy", column, names.get(name, {})) for name, column in columns.items()},
             attrs={"facts": to_json(facts)},
         )
 
@@ -999,7 +977,7 @@ def accuracy(experiment: Experiment, key: Array, n: int) -> float:
     for task, fixed, found in tasks:
         if task.free:
             spread = task.where.encode(starting_points(setup.like, task, STARTS))
-            starts = np.clip(np.repeat(spread[:, None], n, axis=1), *box_of(setup, task))
+            starts = np.clip(np.repeat(spread[:, None], n, axis=1), *box_of(setup, task.where))
             other = lowest(setup.folded, task.where, starts, fixed, data)
             found = take(pair, indices).free if task is setup.free else found
             better = np.flatnonzero(other.converged & (other.nll < found.nll - SLACK))
