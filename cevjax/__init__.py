@@ -9,7 +9,11 @@ _jax.config.update("jax_enable_x64", True)
 
 from .cache import enable_compilation_cache as enable_compilation_cache  # noqa: E402
 from .datasets import load as load  # noqa: E402
+from .exposure import scaled as scaled  # noqa: E402
+from .exposure import with_exposure as with_exposure  # noqa: E402
+from .inference import fisher as fisher  # noqa: E402
 from .inference import fit as fit  # noqa: E402
+from .inference import forecast as forecast  # noqa: E402
 from .inference import interval as interval  # noqa: E402
 from .inference import profile as profile  # noqa: E402
 from .inference import scan as scan  # noqa: E402

@@ -5,17 +5,21 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
+from tomllib import TOMLDecodeError
 from typing import Any
 
+import click
 import numpy as np
 
 from .datasets import load
-from .errors import InvalidValueError
+from .errors import InvalidValueError, check_name
 from .interactions import Interaction, StandardModel, interaction
 from .likelihood import Likelihood
 from .measurement import Measurement
 from .registry import check_choices, dataset_loader, interaction_class
+from .tables import read_toml
 
 
 def parse_plugin(text: str, kind: str = "data set") -> tuple[str, dict[str, Any]]:
@@ -93,6 +97,35 @@ def parse_assignments(items: Sequence[str], option: str) -> dict[str, float]:
     return values
 
 
+def parse_grid(items: Sequence[str], option: str) -> dict[str, np.ndarray]:
+    """Values of repeated ``NAME=a:b:n`` or ``NAME=a:b:n:log``.
+
+    >>> parse_grid(["sin2_theta_w=0.2:0.3:3"], "--grid")["sin2_theta_w"]
+    array([0.2 , 0.25, 0.3 ])
+    >>> parse_grid(["m_zprime=0.1:10:3:log"], "--grid")["m_zprime"]
+    array([ 0.1,  1. , 10. ])
+    """
+    grid: dict[str, np.ndarray] = {}
+    for item in items:
+        name, _, text = item.partition("=")
+        found = re.fullmatch(r"([-+.\deE]+):([-+.\deE]+):(\d+)(:log)?", text.strip())
+        try:
+            low, high, count = (float(found[1]), float(found[2]), int(found[3])) if found else (1.0, 0.0, 0)
+        except ValueError:
+            low, high, count = 1.0, 0.0, 0
+        logarithmic = bool(found and found[4])
+        ordered = low < high or (low == high and count == 1)
+        if not name or count < 1 or not ordered or (logarithmic and low <= 0):
+            raise InvalidValueError(
+                f"Option `{option}` must read NAME=a:b:n or NAME=a:b:n:log with a < b (and 0 < a with log) and n of at "
+                f"least 1, but was {item!r}."
+            )
+        if name.strip() in grid:
+            raise InvalidValueError(f"Option `{option}` must give each parameter once, but `{name}` came twice.")
+        grid[name.strip()] = np.geomspace(low, high, count) if logarithmic else np.linspace(low, high, count)
+    return grid
+
+
 def build_interaction(names: Sequence[str] = (), couplings: str | None = None, model: str | None = None) -> Interaction:
     """The standard model plus the interactions in ``names``, each ``name`` or ``name:key=value,...``.
 
@@ -165,3 +198,92 @@ def build_likelihood(
         raise InvalidValueError(f"Argument `datasets` must name each data set once, but was {', '.join(names)}.")
     like = Likelihood(measurements, build_interaction(interactions, couplings, model))
     return like if asimov is None else like.asimov(like.nominal(**asimov))
+
+
+_options: ContextVar[dict[str, Any] | None] = ContextVar("options", default=None)
+
+
+def remember(command: str, options: Mapping[str, Any]) -> None:
+    """Keep the resolved options of a command, for what it writes."""
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
+    _options.set({"command": command, **plain})
+
+
+def resolved() -> dict[str, Any] | None:
+    """The options of the command that is running, defaults included; None outside the command line."""
+    return _options.get()
+
+
+def read_commands(file: Path, group: click.Group, resume: bool = False) -> list[list[str]]:
+    """The words of each command of an analysis file.
+
+    The file holds tables ``[[run]]``, each with its ``command`` and that command's options by their long names: a
+    repeatable one as a list, ``NAME=VALUE`` options as a table, a switch as true or false. Keys before the first table
+    are for all commands that have such an option.
+
+    Raises:
+        InvalidValueError: the file is missing, is no TOML, or a value is not of the kind that is wanted.
+        UnknownNameError: no such command or option; the message offers the nearest.
+    """
+    try:
+        content = read_toml(file)
+    except FileNotFoundError:
+        raise InvalidValueError(f"Analysis file {file} does not exist.") from None
+    except (OSError, UnicodeDecodeError, TOMLDecodeError) as error:
+        raise InvalidValueError(f"Analysis file {file} cannot be read as TOML: {error}.") from None
+    runs = content.pop("run", None)
+    if runs is None:
+        runs, content = [content], {}
+    if not isinstance(runs, list) or not runs or not all(isinstance(entry, dict) for entry in runs):
+        raise InvalidValueError(f"Analysis file {file} must hold tables [[run]], each with a `command`.")
+    known = {name: command for name, command in group.commands.items() if name not in ("run", "data")}
+    used: set[str] = set()
+    words = []
+    for entry in runs:
+        name = {**content, **entry}.get("command")
+        if name is None:
+            raise InvalidValueError(f"Every [[run]] of {file} must have a `command`: one of {', '.join(known)}.")
+        parameters = {
+            p.name.rstrip("_").replace("_", "-"): p for p in known[check_name("command", name, known)].params if p.name
+        }
+        parameters |= {option.removeprefix("--"): p for p in parameters.values() for option in p.opts}
+        for key in entry:
+            if key != "command":
+                check_name(f"option of `{name}` in {file}", key.replace("_", "-"), parameters)
+        shared = {key: value for key, value in content.items() if key.replace("_", "-") in parameters}
+        used |= set(shared)
+        arguments, options = [], []
+        for key, value in {**shared, **entry}.items():
+            if key == "command":
+                continue
+            parameter = parameters[key.replace("_", "-")]
+            target = arguments if isinstance(parameter, click.Argument) else options
+            target += _words(file, key, parameter, value)
+        if resume and "resume" in parameters and "--resume" not in options:
+            options.append("--resume")
+        words.append([name, *arguments, *options])
+    for key in content:
+        if key not in used and key != "command":
+            raise InvalidValueError(f"Key `{key}` of {file} must be an option of one of its commands, but is of none.")
+    return words
+
+
+def _words(file: Path, key: str, parameter: click.Parameter, value: Any) -> list[str]:
+    """An option with its value as on the command line."""
+    if isinstance(parameter, click.Option) and parameter.is_flag:
+        if not isinstance(value, bool):
+            raise InvalidValueError(f"Option `{key}` in {file} must be true or false, but was {value!r}.")
+        off = parameter.secondary_opts
+        return [parameter.opts[0]] if value else off[:1]
+    if isinstance(value, dict):
+        value = [f"{name}={text}" for name, text in value.items()]
+    values = value if isinstance(value, list) else [value]
+    if isinstance(value, list) and not (
+        parameter.multiple if isinstance(parameter, click.Option) else parameter.nargs == -1
+    ):
+        raise InvalidValueError(f"Option `{key}` in {file} must be one value, but was {value!r}.")
+    if not all(isinstance(item, (str, int, float)) and not isinstance(item, bool) for item in values):
+        raise InvalidValueError(f"Option `{key}` in {file} must be text or numbers, but was {value!r}.")
+    if isinstance(parameter, click.Argument):
+        return [str(item) for item in values]
+    return [word for item in values for word in (parameter.opts[0], str(item))]

@@ -1,4 +1,4 @@
-"""The command line: ``cevjax list | xsec | predict | fit | interval | data``.
+"""The command line: ``cevjax list | xsec | predict | fit | interval | scan | forecast | toys | run | data``.
 
 Exit status: 0 on success, 2 on unusable input, 1 when the job itself failed.
 """
@@ -10,6 +10,7 @@ import functools
 import inspect
 import itertools
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import numpy as np
 import typer
 from rich.console import Console
@@ -25,14 +27,16 @@ from rich.padding import Padding
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
-from . import analysis, cache, registry, releases
+from . import analysis, cache, contours, jobs, registry, releases
 from .couplings import COUPLINGS
 from .datasets import load, statistics
 from .electrons import Electron, effective_charge
 from .errors import CevjaxError, InvalidValueError
 from .form_factors import FORM_FACTORS, form_factor
 from .inference import fit as run_fit
+from .inference import forecast as run_forecast
 from .inference import interval as run_interval
+from .inference import scan as run_scan
 from .interactions import Interaction, interaction
 from .interactions.base import CONTRIBUTIONS, FLAVOURS, contributes
 from .kinematics import recoil_energy_max
@@ -43,11 +47,12 @@ from .nuclei import target
 from .parameters import Parameter, check_values, merge
 from .rates import differential_cross_section
 from .results import UNFINISHED, FitResult, check_output, describe, remarks, save_json, to_json
+from .scans import ScanResult
 from .tables import data_dir, read_toml
 
 app = typer.Typer(
     name="cevjax",
-    help="Coherent elastic neutrino-nucleus scattering: predictions, fits and intervals on real data.",
+    help="Coherent elastic neutrino-nucleus scattering: predictions, fits, intervals and scans on real data.",
     no_args_is_help=True,
     invoke_without_command=True,
     add_completion=False,
@@ -168,6 +173,7 @@ def data_command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def wrapper(**kwargs: Any) -> None:
         _check_outputs(kwargs.get("plot"), kwargs.get("json"))
+        analysis.remember(function.__name__, kwargs)
         like, values = _setup(**{name: kwargs.pop(name) for name in shared})
         function(like, values, **kwargs)
         if kwargs.get("json") != "-":
@@ -410,6 +416,151 @@ def interval(
         raise typer.Exit(1)
 
 
+Grid = Annotated[
+    list[str],
+    typer.Option(
+        "--grid",
+        metavar="NAME=a:b:n[:log]",
+        help="Values of a parameter, n from a to b, evenly or (log) by a constant factor; repeatable.",
+    ),
+]
+Workers = Annotated[int, typer.Option(help="Processes to start on this machine; 0 to compute in this one.")]
+Scheduler = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler, or its file, of a cluster that computes instead.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue what an interrupted run to the same file has left.")]
+
+
+@data_command
+def scan(
+    like: Likelihood,
+    values: dict[str, float],
+    grid: Grid,
+    out_: Annotated[Path, typer.Option("--out", metavar="FILE", help="File of the result: .nc or .zarr.")],
+    free: Free = [],  # noqa: B006
+    cl: Annotated[list[float], typer.Option(help="Confidence level of regions and limits; repeatable.")] = [
+        0.6827,
+        0.90,
+    ],
+    exact: Annotated[bool, typer.Option("--exact", help="Never approximate the likelihood by a folded one.")] = False,
+    resume: Resume = False,
+    workers: Workers = 0,
+    scheduler: Scheduler = None,
+    plot: PlotOption = None,
+    json: Json = None,
+) -> None:
+    """Profile likelihood on a grid of parameters: chi2 with all others fitted at every point."""
+    axes = analysis.parse_grid(grid, "--grid")
+    for level in cl:
+        contours.threshold(level)
+    where = {"out": out_, "resume": resume, "workers": workers, "scheduler": scheduler}
+    result = run_scan(like, axes, free, values, progress=True, exact=exact, **where)
+    facts = result.facts
+    data = {
+        **describe(like, "scan"),
+        "out": str(out_),
+        "chi2_min": result.chi2_min,
+        "best_fit": result.best_fit,
+        **{key: facts[key] for key in ("grid", "n_points", "n_retried", "n_failed", "method", "accuracy", "seconds")},
+        "regions": _regions(result, cl),
+    }
+    if not _emit(json, data):
+        rows = [{"name": n, "best fit": f"{result.best_fit[n]:.5g}", "unit": like.parameters[n].unit} for n in axes]
+        _print_rows(f"scan of {' x '.join(str(len(x)) for x in axes.values())} points", rows)
+        for region in data["regions"]:
+            out.print(region["text"], soft_wrap=True)
+        how = f"{facts['n_retried']} points by the second method, {facts['n_failed']} did not converge"
+        out.print(f"chi2_min {result.chi2_min:.3f}; {how}; {facts['seconds']:.2f} s; written to {out_}", soft_wrap=True)
+    if plot:
+        from . import plots
+
+        figure = plots.plane(result, cl) if len(axes) == 2 else plots.projections(result)
+        plots.save(figure, plot)
+    if facts["n_failed"]:
+        err.print(f"{facts['n_failed']} of {facts['n_points']} points did not converge: see `status` in the file.")
+        raise typer.Exit(1)
+
+
+def _regions(result: ScanResult, levels: Sequence[float]) -> list[dict[str, Any]]:
+    """The allowed region of two parameters, or the allowed intervals of each, at each confidence level."""
+    found: list[dict[str, Any]] = []
+    if len(result.axes) == 2:
+        for cl in levels:
+            region = contours.regions(result, cl)
+            pieces = f"{len(region.polygons)} piece{'s' if len(region.polygons) != 1 else ''}"
+            state = "closed" if region.closed else "open at the edge of the grid"
+            text = f"{100 * cl:g} % (2 dof): {pieces}, area {region.area:.4g}, {state}"
+            text += f"; {region.message}" if region.message else ""
+            found.append({"cl": cl, "dof": 2, "area": region.area, "closed": region.closed, "text": text})
+    for name in result.axes:
+        profile = contours.projection(result, name)
+        for cl in levels:
+            pieces = profile.interval(cl)
+            text = ", ".join(f"[{_end(low, 'open')}, {_end(high, 'open')}]" for low, high in pieces)
+            entry = {"cl": cl, "dof": 1, "parameter": name, "intervals": pieces}
+            found.append({**entry, "text": f"{100 * cl:g} % (1 dof) {name}: {text or 'nothing in the grid'}"})
+    return found
+
+
+@data_command
+def forecast(
+    like: Likelihood,
+    values: dict[str, float],
+    free: Free = [],  # noqa: B006
+    exposure_factor: Annotated[
+        list[float], typer.Option(help="Multiplies the exposure: one for all data sets, or one for each; repeatable.")
+    ] = [1.0],  # noqa: B006
+    sideband: Annotated[
+        list[str], typer.Option(metavar="NAME", help="Pull whose error falls with the exposure; repeatable.")
+    ] = [],  # noqa: B006
+    cl: Annotated[float, typer.Option(help="Confidence level.")] = 0.90,
+    asimov_at: Annotated[
+        list[str], typer.Option("--at", metavar="NAME=VALUE", help="Point of the Asimov data; repeatable.")
+    ] = [],  # noqa: B006
+    json: Json = None,
+) -> None:
+    """Expected errors and intervals, from the Asimov data of all data sets."""
+    at = analysis.parse_assignments(asimov_at, "--at") if asimov_at else None
+    exposure = exposure_factor[0] if len(exposure_factor) == 1 else exposure_factor
+    result = run_forecast(like, free, values, exposure, at, cl, sideband)
+    data = result.to_dict()
+    if not _emit(json, data):
+        rows = [
+            {
+                "name": name,
+                "value": f"{result.values[name]:.5g}",
+                "expected error": _end(result.errors[name], "-"),
+                f"{100 * cl:g} %": ", ".join(
+                    f"[{_end(low, 'open')}, {_end(high, 'open')}]" for low, high in result.pieces(name, cl)
+                ),
+                "unit": like.parameters[name].unit,
+            }
+            for name in result.free
+        ]
+        _print_rows("forecast", rows)
+        for name, factor in result.exposure.items():
+            out.print(f"{name}: exposure x {factor:g}")
+        out.print(f"{result.message or 'converged'}; {result.seconds:.2f} s", soft_wrap=True)
+    if not result.converged:
+        err.print(f"The forecast is not reliable: {result.message}.")
+        raise typer.Exit(1)
+
+
+@command
+def run(
+    file: Annotated[Path, typer.Argument(metavar="ANALYSIS.toml", help="Analysis file.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Continue interrupted scans.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands and do nothing.")] = False,
+) -> None:
+    """Run the commands of an analysis file, one after the other."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, click.Group)
+    for words in analysis.read_commands(file, group, resume):
+        out.print(f"cevjax {shlex.join(words)}", style="bold", soft_wrap=True)
+        if not dry_run:
+            group.main(words, prog_name="cevjax", standalone_mode=False)
+
+
 # ``cevjax data``: the releases behind the data sets
 app.add_typer(data_app)
 release_command = functools.partial(command, group=data_app)
@@ -632,7 +783,8 @@ def _stop(number: int, _: object) -> None:
     """End at once: compiled code does not pass on an exception from a signal handler reliably."""
     for temporary in tuple(UNFINISHED):
         temporary.unlink(missing_ok=True)
-    os.write(2, b"\nInterrupted: no output was written.\n")
+    message = jobs.interrupted() or "Interrupted: no output was written."
+    os.write(2, f"\n{message}\n".encode())
     os._exit(128 + number)
 
 

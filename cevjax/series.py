@@ -172,7 +172,7 @@ def series(
 ) -> Series:
     """The series through ``values`` at the nodes, shape (inner nodes..., outer nodes..., rows, columns).
 
-    A term is kept where it can be larger than ``tolerance`` standard deviations of the rows: of counts with ``variance``
+    A term is kept where it can be larger than ``tolerance`` standard deviations of the rows: counts with ``variance``,
     and as many more as the outer term, which may be a large signal, brings itself.
     """
     axes = (*inner, *outer)

@@ -1,6 +1,8 @@
 """Inference on a likelihood: functions, not methods."""
 
 from .fit import fit as fit
+from .forecast import fisher as fisher
+from .forecast import forecast as forecast
 from .intervals import interval as interval
 from .profile import profile as profile
 from .scan import scan as scan

@@ -341,7 +341,7 @@ def plan(like: Likelihood, axes: dict[str, np.ndarray], task: Problem, best: Fit
 
 
 def _deviation(job: ScanJob, probes: np.ndarray, best_chi2: float) -> float:
-    """Largest difference in chi2 between the folded and the exact profile, within 200 of the best and at a few points at least."""
+    """Largest difference in chi2 of the folded profile from the exact one, within 200 of the best or at four points."""
     columns = [job.points(int(i), 1) for i in probes]
     grid = {name: np.concatenate([c[name] for c in columns])[None] for name in job.axes}
     found = job._strip(grid)
