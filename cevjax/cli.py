@@ -441,7 +441,7 @@ def scan(
     cl: Annotated[list[float], typer.Option(help="Confidence level of regions and limits; repeatable.")] = [
         0.6827,
         0.90,
-    ],
+    ],  # noqa: B006
     exact: Annotated[bool, typer.Option("--exact", help="Never approximate the likelihood by a folded one.")] = False,
     resume: Resume = False,
     workers: Workers = 0,

@@ -41,8 +41,8 @@ def fold(
         tolerance: in standard deviations of the counts of a bin; what is left out of a series is smaller.
 
     Returns:
-        A likelihood for parameters within :func:`ranges` (see :func:`tabulated`), where it agrees with ``like`` about as well as
-        ``tolerance`` says. Components that cannot be folded are as they were.
+        A likelihood for parameters within :func:`ranges`, where it agrees with ``like`` about as well as ``tolerance``
+        says. Components that cannot be folded are as they were.
     """
     where = {name: pair for name, pair in ranges(like, fitted, held).items() if name not in fixed}
     variables = {name: Variable(like.parameters[name], *pair) for name, pair in where.items()}

@@ -323,7 +323,7 @@ def time_names(time: BinnedTime | FoldedTime | Array | None) -> set[str]:
     return set(time.nuisances) if isinstance(time, BinnedTime) else set()
 
 
-def fold_time(time: BinnedTime | Array | None, folding: Folding) -> FoldedTime | BinnedTime | Array | None:
+def fold_time(time: BinnedTime | FoldedTime | Array | None, folding: Folding) -> FoldedTime | BinnedTime | Array | None:
     """Arrival times as cheap as ``folding`` allows: splines, or fixed fractions where nothing moves."""
     if not isinstance(time, BinnedTime):
         return time

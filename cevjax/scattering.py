@@ -382,7 +382,7 @@ class _Probe:
             fractions = (np.arange(1, PROBES) * (0.382 + 0.11 * k)) % 1
             t = other.parameter.encode([other.low, other.high])
             probes = other.parameter.decode(t[0] + (t[1] - t[0]) * fractions)
-            columns[other.name] = np.repeat([self.folding.params[other.name], *probes], KNOTS)
+            columns[other.name] = np.repeat(np.append(self.folding.params[other.name], probes), KNOTS)
         if variable.name in self.moving:
             probes = {name: column[::KNOTS] for name, column in columns.items() if name != variable.name}
             slices = self.spectra(self.responses({variable.name: variable.values}), self.recoils(probes))

@@ -40,7 +40,8 @@ class Variable(NamedTuple):
     @property
     def knots(self) -> np.ndarray:
         """Even in the dimensionless coordinate of the parameter, shape (KNOTS,)."""
-        return np.linspace(*self.parameter.encode([self.low, self.high]), KNOTS)
+        low, high = self.parameter.encode([self.low, self.high])
+        return np.linspace(low, high, KNOTS)
 
     @property
     def values(self) -> np.ndarray:
@@ -185,10 +186,12 @@ def series(
     size = np.linalg.norm(counts / np.sqrt(variance + counts[0]), axis=2)
     first, second = np.flatnonzero(size.max(axis=1) > tolerance), np.flatnonzero(size.max(axis=0) > tolerance)
     first, second = (x if len(x) else np.zeros(1, int) for x in (first, second))
-    terms = [
+    inner_terms, outer_terms = (
         tuple(map(tuple, np.array(np.unravel_index(which, shape), int).T.tolist())) if shape else ((),)
         for which, shape in ((first, tensor.shape[: len(inner)]), (second, tensor.shape[len(inner) : len(axes)]))
-    ]
+    )
     kept = flat[np.ix_(first, second)]
-    curves = [tuple(Curves(axis.variable, axis.curves) for axis in group) for group in (inner, outer)]
-    return Series(*curves, *terms, jnp.asarray(kept))
+    inner_curves, outer_curves = (
+        tuple(Curves(axis.variable, axis.curves) for axis in group) for group in (inner, outer)
+    )
+    return Series(inner_curves, outer_curves, inner_terms, outer_terms, jnp.asarray(kept))

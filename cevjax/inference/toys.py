@@ -59,7 +59,7 @@ SLACK = 1e-3
 BATCH = 64  # fits per compiled call
 BLOCK = 512  # toys that a thread does at once
 CHUNK = 8 * BLOCK  # toys of a chunk of a job
-STEPS = (3, 8, MAX_STEPS)  # of the minimiser: of all fits, of those that need more, of those that need still more
+STEPS, FEW = 3, 8  # of the minimiser: of all fits, and of those that need more
 SAMPLE = 16  # toys that are fitted with the likelihood itself, to compare
 STARTS = 16  # of the search for modes
 MODES = 4  # that fits start from, besides the truth
@@ -299,11 +299,15 @@ def threads_at_hand() -> int:
 
 
 def descend(
-    like: Likelihood, where: Space, starts: np.ndarray, fixed: Mapping[str, Any], data: Data, batch: int = BATCH
+    like: Likelihood,
+    where: Space,
+    starts: np.ndarray,
+    fixed: Mapping[str, Any],
+    data: Data,
+    batch: int = BATCH,
+    steps: Sequence[int] = (STEPS, FEW),
 ) -> Fits:
     """Fit each toy from one starting point: a row of ``starts``, in the coordinates of the minimiser.
-
-    All are given a few steps; those that need more continue, close together.
 
     Args:
         like: folded or not.
@@ -312,13 +316,14 @@ def descend(
         fixed: values of all others: numbers, or arrays with one entry a toy.
         data: of the toys.
         batch: fits per compiled call.
+        steps: that a fit may take at first, and again and again, together with the others that need more.
     """
     n = len(starts)
     if not where.names:
         value = evaluate(like, fixed, data, batch)
         return Fits(np.zeros((n, 0)), value, np.isfinite(value))
     found = Fits(np.array(starts), np.full(n, np.inf), np.zeros(n, bool))
-    for limit in STEPS:
+    for limit in steps:
         left = np.flatnonzero(~found.converged)
         if not len(left):
             break
@@ -328,18 +333,20 @@ def descend(
     return found
 
 
+def descend_exactly(setup: Setup, where: Space, starts: np.ndarray, fixed: Mapping[str, Any], data: Data) -> Fits:
+    """The same with the likelihood itself, and as many steps as it takes."""
+    return descend(setup.like, where, starts, fixed, data, EXACT_BATCH, (MAX_STEPS,))
+
+
 def columns_at(fixed: Mapping[str, Any], rows: Any) -> dict[str, Any]:
     """Values with one entry a toy for some of the toys; numbers as they are."""
     return {name: value[rows] if np.ndim(value) else value for name, value in fixed.items()}
 
 
-def lowest(
-    like: Likelihood, where: Space, starts: np.ndarray, fixed: Mapping[str, Any], data: Data, batch: int = BATCH
-) -> Fits:
-    """The lowest of the fits of each toy from several starting points, shape (starts, toys, parameters)."""
-    best = descend(like, where, starts[0], fixed, data, batch)
-    for other in starts[1:]:
-        found = descend(like, where, other, fixed, data, batch)
+def lowest(candidates: Sequence[Fits]) -> Fits:
+    """The lowest of several fits of each toy, of those that converged."""
+    best = candidates[0]
+    for found in candidates[1:]:
         better = np.flatnonzero(found.converged & ~(best.converged & (best.nll <= found.nll)))
         replace(best, better, take(found, better))
     return best
@@ -370,22 +377,23 @@ def fit_folded(setup: Setup, starts: tuple[np.ndarray, np.ndarray], poi: Mapping
         poi: values of the parameters under test: numbers, or arrays with one entry a toy.
         data: of the toys.
     """
-    bound = lowest(setup.folded, setup.bound.where, starts[0], {**setup.bound.fixed, **poi}, data)
+    fixed = {**setup.bound.fixed, **poi}
+    bound = lowest([descend(setup.folded, setup.bound.where, start, fixed, data) for start in starts[0]])
     if not setup.poi:
         return Pair(bound, bound, np.where(bound.converged, CONVERGED, FAILED).astype(np.int8))
-    free = lowest(setup.folded, setup.free.where, starts[1], setup.free.fixed, data)
+    free = lowest([descend(setup.folded, setup.free.where, start, setup.free.fixed, data) for start in starts[1]])
     good = bound.converged & free.converged
     return Pair(bound, free, np.where(good, CONVERGED, FAILED).astype(np.int8))
 
 
 def fit_exactly(setup: Setup, pair: Pair, poi: Mapping[str, Any], data: Data) -> Pair:
     """Both fits again with the likelihood itself, from where others ended; the free one also from the fixed one."""
-    like, (bound, free) = setup.like, (setup.bound.where, setup.free.where)
-    first = descend(like, bound, _finite(pair.bound.u, bound), {**setup.bound.fixed, **poi}, data, EXACT_BATCH)
+    bound, free = setup.bound.where, setup.free.where
+    first = descend_exactly(setup, bound, _finite(pair.bound.u, bound), {**setup.bound.fixed, **poi}, data)
     if not setup.poi:
         return Pair(first, first, np.where(first.converged, RETRIED, FAILED).astype(np.int8))
-    starts = np.stack([_finite(pair.free.u, free), widen(setup, _finite(first.u, bound), poi)])
-    second = lowest(like, free, starts, setup.free.fixed, data, EXACT_BATCH)
+    starts = _finite(pair.free.u, free), widen(setup, _finite(first.u, bound), poi)
+    second = lowest([descend_exactly(setup, free, start, setup.free.fixed, data) for start in starts])
     good = first.converged & second.converged & (second.nll <= first.nll + SLACK)
     return Pair(first, second, np.where(good, RETRIED, FAILED).astype(np.int8))
 
@@ -510,7 +518,7 @@ def modes(setup: Setup, task: Problem, fixed: Mapping[str, Any], data: Data, fir
     """
     spread = task.where.encode(starting_points(setup.like, task, STARTS if task.free else 1))
     starts = np.concatenate([np.reshape(first, (-1, len(task.where.names))), spread])
-    found = descend(setup.like, task.where, starts, fixed, repeat(data, len(starts)), EXACT_BATCH)
+    found = descend_exactly(setup, task.where, starts, fixed, repeat(data, len(starts)))
     order = np.argsort(np.where(found.converged, found.nll, np.inf), kind="stable")
     kept = [order[0]]
     for i in order[1:]:
@@ -978,7 +986,9 @@ def accuracy(experiment: Experiment, key: Array, n: int) -> float:
         if task.free:
             spread = task.where.encode(starting_points(setup.like, task, STARTS))
             starts = np.clip(np.repeat(spread[:, None], n, axis=1), *box_of(setup, task.where))
-            other = lowest(setup.folded, task.where, starts, fixed, data)
+            other = lowest(
+                [descend(setup.folded, task.where, start, fixed, data, steps=(4 * FEW,)) for start in starts]
+            )
             found = take(pair, indices).free if task is setup.free else found
             better = np.flatnonzero(other.converged & (other.nll < found.nll - SLACK))
             found = take(found, indices)
