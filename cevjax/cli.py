@@ -424,6 +424,7 @@ Grid = Annotated[
         help="Values of a parameter, n from a to b, evenly or (log) by a constant factor; repeatable.",
     ),
 ]
+Levels = Annotated[list[float], typer.Option(help="Confidence level of regions and limits; repeatable.")]
 Workers = Annotated[int, typer.Option(help="Processes to start on this machine; 0 to compute in this one.")]
 Scheduler = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler, or its file, of a cluster that computes instead.")
@@ -441,7 +442,7 @@ def scan(
     cl: Annotated[list[float], typer.Option(help="Confidence level of regions and limits; repeatable.")] = [
         0.6827,
         0.90,
-    ],  # noqa: B006
+    ],
     exact: Annotated[bool, typer.Option("--exact", help="Never approximate the likelihood by a folded one.")] = False,
     resume: Resume = False,
     workers: Workers = 0,

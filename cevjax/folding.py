@@ -30,6 +30,7 @@ def fold(
     held: Mapping[str, tuple[float, float]],
     fixed: Mapping[str, float],
     tolerance: float = TOLERANCE,
+    points: Mapping[str, Sequence[float]] | None = None,
 ) -> Likelihood:
     """``like`` with its signals folded, for fits of ``fitted`` at values of ``held`` within ranges.
 
@@ -39,13 +40,16 @@ def fold(
         held: {name: (low, high)} of parameters that stay at other values in each fit.
         fixed: values of all others.
         tolerance: in standard deviations of the counts of a bin; what is left out of a series is smaller.
+        points: {name: values} of parameters that stay at one of these in each fit, and need no range.
 
     Returns:
         A likelihood for parameters within :func:`ranges`, where it agrees with ``like`` about as well as ``tolerance``
         says. Components that cannot be folded are as they were.
     """
+    points = {name: tuple(map(float, values)) for name, values in (points or {}).items()}
+    held = {**held, **{name: (values[0], values[-1]) for name, values in points.items()}}
     where = {name: pair for name, pair in ranges(like, fitted, held).items() if name not in fixed}
-    variables = {name: Variable(like.parameters[name], *pair) for name, pair in where.items()}
+    variables = {n: Variable(like.parameters[n], *pair, points.get(n, ())) for n, pair in where.items()}
     nuisances = {name for name in fitted if like.parameters[name].nuisance}
     moving = {name: float(np.clip(like.parameters[name].nominal, *pair)) for name, pair in where.items()}
     params = {**like.nominal(), **fixed, **moving}

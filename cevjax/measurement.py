@@ -22,7 +22,7 @@ from .errors import InvalidValueError
 from .interactions.base import Interaction, Params
 from .parameters import Parameter, pull, size_pull
 from .response import BinnedTime
-from .series import Curves, Variable
+from .series import Curves, Table, Variable
 
 
 class Folding(NamedTuple):
@@ -297,22 +297,23 @@ def _fixed_times(time: BinnedTime) -> Array:
 class FoldedTime(eqx.Module):
     """The fractions of a :class:`BinnedTime` as splines in its one nuisance."""
 
-    curves: Curves
+    curves: Curves | Table
     shape: tuple[int, int] = eqx.field(static=True)
 
     def __call__(self, params: Params) -> Array:
         return self.curves(params).reshape(self.shape)
 
     @property
-    def table(self) -> Array:
+    def rows(self) -> np.ndarray:
         """All that is known of each row."""
-        coefficients = self.curves.coefficients
-        return jnp.moveaxis(coefficients.reshape(-1, *self.shape), 1, 0).reshape(self.shape[0], -1)
+        known = np.asarray(self.curves.coefficients if isinstance(self.curves, Curves) else self.curves.values)
+        return np.moveaxis(known.reshape(-1, *self.shape), 1, 0).reshape(self.shape[0], -1)
 
-    def rows(self, which: np.ndarray) -> FoldedTime:
+    def some(self, which: np.ndarray) -> FoldedTime:
         """Some of the rows."""
-        kept = self.curves.coefficients.reshape(-1, *self.shape)[:, which]
-        curves = eqx.tree_at(lambda c: c.coefficients, self.curves, kept.reshape(len(kept), -1))
+        column = (which[:, None] * self.shape[1] + np.arange(self.shape[1])).ravel()
+        where = (lambda c: c.coefficients) if isinstance(self.curves, Curves) else (lambda c: c.values)
+        curves = eqx.tree_at(where, self.curves, where(self.curves)[:, column])
         return FoldedTime(curves, (len(which), self.shape[1]))
 
 
@@ -333,7 +334,7 @@ def fold_time(time: BinnedTime | FoldedTime | Array | None, folding: Folding) ->
     if not moving:
         return _times_at(time, folding.params, (), np.zeros((1, 0)))[0]
     values = _times_at(time, folding.params, (moving[0].name,), moving[0].values[:, None])
-    return FoldedTime(Curves(moving[0], np.asarray(values).reshape(len(values), -1)), values.shape[1:])
+    return FoldedTime(moving[0].curves(np.asarray(values).reshape(len(values), -1)), values.shape[1:])
 
 
 @partial(jax.jit, static_argnames="names")

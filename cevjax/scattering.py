@@ -24,7 +24,7 @@ from .nuclei import Target
 from .parameters import Parameter
 from .rates import flux_effects, fold_moments, weighted_moments
 from .response import BinnedResponse, BinnedTime
-from .series import KNOTS, Axis, Series, Variable, grid, series
+from .series import Axis, Series, Variable, grid, series
 from .staged import staged
 
 Tables = tuple[Moments, ...]
@@ -307,7 +307,7 @@ _spectra = staged(lambda params, spectra: spectra(params))
 
 LARGEST_FOLD = 2e7
 """Numbers in the largest tensor that :func:`fold` makes, and no more evaluations than 1/1000 of that."""
-PROBES = 3
+PROBES = 4
 """Points of the other parameters at which a slice along one of them is taken."""
 
 
@@ -317,9 +317,9 @@ def fold(signal: Scattering, folding: Folding, variance: np.ndarray) -> Componen
     if time is None:
         groups = np.zeros_like(groups)
     elif not isinstance(time, BinnedTime):
-        rows = np.asarray(time if isinstance(time, Array) else time.table)
+        rows = np.asarray(time) if isinstance(time, Array) else time.rows
         _, first, groups = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-        time = time[first] if isinstance(time, Array) else time.rows(first)
+        time = time[first] if isinstance(time, Array) else time.some(first)
     variance = variance if variance.ndim == 1 else variance.sum(axis=1)
     probe = _Probe(signal, folding, groups.ravel(), 1 / np.sqrt(variance))
     axes = {v.name: probe.axis(v) for v in (*folding.inner, *folding.outer)}
@@ -374,26 +374,24 @@ class _Probe:
         return np.moveaxis(flat, 1, 2)
 
     def axis(self, variable: Variable) -> Axis:
-        """The curves along one parameter, from slices at several values of the parameters of interest."""
-        others = self.folding.outer
+        """The curves along one parameter, from slices at several values of all the others."""
+        knots, others = len(variable.values), (*self.folding.inner, *self.folding.outer)
         columns = {variable.name: np.tile(variable.values, PROBES)}
-        for k, other in enumerate(v for v in others if v.name != variable.name):
-            # the nominal point first, then two in general position
-            fractions = (np.arange(1, PROBES) * (0.382 + 0.11 * k)) % 1
-            t = other.parameter.encode([other.low, other.high])
-            probes = other.parameter.decode(t[0] + (t[1] - t[0]) * fractions)
-            columns[other.name] = np.repeat(np.append(self.folding.params[other.name], probes), KNOTS)
+        for k, other in enumerate(v for v in others if v.name in self.own and v.name != variable.name):
+            # the nominal point and the end first, then some in general position
+            fractions = np.array([1.0, *((np.arange(1, PROBES - 1) * (0.382 + 0.11 * k)) % 1)])
+            probes = other.values[np.round(fractions * (len(other.values) - 1)).astype(int)]
+            columns[other.name] = np.repeat(np.append(self.folding.params[other.name], probes), knots)
         if variable.name in self.moving:
-            probes = {name: column[::KNOTS] for name, column in columns.items() if name != variable.name}
+            probes = {name: column[::knots] for name, column in columns.items() if name != variable.name}
             slices = self.spectra(self.responses({variable.name: variable.values}), self.recoils(probes))
-            slices = np.moveaxis(slices, 0, 1)
         elif variable.name in self.own:
-            slices = self.spectra(self.responses({}), self.recoils(columns))[0]
-            slices = slices.reshape(PROBES, KNOTS, *slices.shape[1:])
+            slices = self.spectra(self.responses({}), self.recoils(columns))
+            slices = np.moveaxis(slices.reshape(-1, PROBES, knots, *slices.shape[2:]), 2, 0)
         else:
-            slices = np.zeros((PROBES, KNOTS, 1, 1))
-        slices = np.moveaxis(slices * self.weight[: slices.shape[2], None], 1, 0)
-        return Axis.of(variable, slices.reshape(KNOTS, -1), self.folding.tolerance / 100)
+            slices = np.zeros((knots, 1, 1))
+        slices = slices * self.weight[: slices.shape[-2], None]
+        return Axis.of(variable, slices.reshape(knots, -1), self.folding.tolerance / 100)
 
 
 BLOCK = 128

@@ -27,11 +27,12 @@ KNOTS = 241
 
 
 class Variable(NamedTuple):
-    """A parameter with the range over which functions of it are tabulated."""
+    """A parameter with the range over which functions of it are tabulated, or the only values that it will take."""
 
     parameter: Parameter
     low: float
     high: float
+    points: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
@@ -39,14 +40,42 @@ class Variable(NamedTuple):
 
     @property
     def knots(self) -> np.ndarray:
-        """Even in the dimensionless coordinate of the parameter, shape (KNOTS,)."""
+        """Where functions are tabulated: the values that are taken, or even in the dimensionless coordinate."""
+        if self.points:
+            return self.parameter.encode(self.points)
         low, high = self.parameter.encode([self.low, self.high])
         return np.linspace(low, high, KNOTS)
 
     @property
     def values(self) -> np.ndarray:
         """The parameter at the knots."""
-        return self.parameter.decode(self.knots)
+        return np.array(self.points) if self.points else self.parameter.decode(self.knots)
+
+    def curves(self, values: np.ndarray) -> Curves | Table:
+        """Functions of the parameter, from their values at the knots, shape (knots, functions)."""
+        return Table(self, values) if self.points else Curves(self, values)
+
+
+class Table(eqx.Module):
+    """Functions of one parameter that takes given values only: what they are there, whatever they are between.
+
+    Args:
+        variable: the parameter with its values.
+        values: of the functions, shape (values, functions).
+    """
+
+    name: str = eqx.field(static=True)
+    points: Array
+    values: Array
+
+    def __init__(self, variable: Variable, values: np.ndarray):
+        self.name = variable.name
+        self.points, self.values = jnp.asarray(variable.values), jnp.asarray(values)
+
+    def __call__(self, params: Mapping[str, ArrayLike]) -> Array:
+        """All functions at the value that is nearest, shape (functions,)."""
+        middle = (self.points[1:] + self.points[:-1]) / 2
+        return self.values[jnp.searchsorted(middle, jnp.asarray(params[self.name], float))]
 
 
 class Curves(eqx.Module):
@@ -104,8 +133,8 @@ class Series(eqx.Module):
         coefficients: shape (inner terms, outer terms, ...).
     """
 
-    inner: tuple[Curves, ...]
-    outer: tuple[Curves, ...]
+    inner: tuple[Curves | Table, ...]
+    outer: tuple[Curves | Table, ...]
     inner_terms: tuple[tuple[int, ...], ...] = eqx.field(static=True)
     outer_terms: tuple[tuple[int, ...], ...] = eqx.field(static=True)
     coefficients: Array
@@ -128,7 +157,9 @@ class Series(eqx.Module):
         return tuple(c.name for c in (*self.inner, *self.outer))
 
 
-def _products(curves: Sequence[Curves], terms: Sequence[Sequence[int]], params: Mapping[str, ArrayLike]) -> Array:
+def _products(
+    curves: Sequence[Curves | Table], terms: Sequence[Sequence[int]], params: Mapping[str, ArrayLike]
+) -> Array:
     product = jnp.ones(len(terms))
     for curve, which in zip(curves, np.array(terms, int).reshape(len(terms), -1).T, strict=True):
         product = product * curve(params)[which]
@@ -139,17 +170,17 @@ class Axis(NamedTuple):
     """The curves that span what happens along one parameter, and the knots that tell them apart."""
 
     variable: Variable
-    curves: np.ndarray  # (KNOTS, functions), the first one constant, each at most 1
+    curves: np.ndarray  # (knots, functions), the first one constant, each at most 1
     nodes: np.ndarray  # indices of as many knots
 
     @classmethod
     def of(cls, variable: Variable, slices: np.ndarray, tolerance: float) -> Axis:
-        """From slices of a function along the parameter, shape (KNOTS, anything)."""
-        change = slices - slices[KNOTS // 2]
+        """From slices of a function along the parameter, shape (knots, anything)."""
+        change = slices - slices[len(slices) // 2]
         left, size, _ = np.linalg.svd(change, full_matrices=False)
         reach = np.max(np.abs(left), axis=0)
-        kept = reach * size > tolerance
-        curves = np.column_stack([np.ones(KNOTS), left[:, kept] / reach[kept]])
+        kept = (reach * size > tolerance) & (size > 1e-13 * size[:1].max(initial=0.0))
+        curves = np.column_stack([np.ones(len(slices)), left[:, kept] / reach[kept]])
         return cls(variable, curves, qr(curves.T, pivoting=True, mode="r")[-1][: curves.shape[1]])
 
     @property
@@ -173,25 +204,33 @@ def series(
 ) -> Series:
     """The series through ``values`` at the nodes, shape (inner nodes..., outer nodes..., rows, columns).
 
-    A term is kept where it can be larger than ``tolerance`` standard deviations of the rows: counts with ``variance``,
-    and as many more as the outer term, which may be a large signal, brings itself.
+    An inner term is kept where it is larger than ``tolerance`` standard deviations of the rows at one of the outer
+    nodes: counts with ``variance``, and as many more as there are at that node, where the signal may be a large one.
     """
-    axes = (*inner, *outer)
-    tensor = values
-    for i, axis in enumerate(axes):
-        tensor = np.moveaxis(np.tensordot(axis.inverse, tensor, axes=(1, i)), 0, i)
-    rows = tensor.shape[len(axes) :]
-    flat = tensor.reshape(int(np.prod(tensor.shape[: len(inner)])), -1, *rows)
-    counts = np.sum(np.abs(flat), axis=3)
+    inner_shape, outer_shape = ([axis.nodes.size for axis in group] for group in (inner, outer))
+    rows = values.shape[len(inner) + len(outer) :]
+    tensor = _coefficients(values, inner, 0).reshape(-1, int(np.prod(outer_shape)), *rows)
+    counts = np.sum(np.abs(tensor), axis=3)
     size = np.linalg.norm(counts / np.sqrt(variance + counts[0]), axis=2)
-    first, second = np.flatnonzero(size.max(axis=1) > tolerance), np.flatnonzero(size.max(axis=0) > tolerance)
-    first, second = (x if len(x) else np.zeros(1, int) for x in (first, second))
+    first = np.flatnonzero(size.max(axis=1) > tolerance)
+    first = first if len(first) else np.zeros(1, int)
+    tensor = _coefficients(tensor[first].reshape(len(first), *outer_shape, *rows), outer, 1)
+    tensor = tensor.reshape(len(first), -1, *rows)
+    size = np.linalg.norm(np.sum(np.abs(tensor), axis=3) / np.sqrt(variance), axis=2)
+    second = np.flatnonzero(size.max(axis=0) > tolerance / 1e3)
+    second = second if len(second) else np.zeros(1, int)
     inner_terms, outer_terms = (
         tuple(map(tuple, np.array(np.unravel_index(which, shape), int).T.tolist())) if shape else ((),)
-        for which, shape in ((first, tensor.shape[: len(inner)]), (second, tensor.shape[len(inner) : len(axes)]))
+        for which, shape in ((first, inner_shape), (second, outer_shape))
     )
-    kept = flat[np.ix_(first, second)]
     inner_curves, outer_curves = (
-        tuple(Curves(axis.variable, axis.curves) for axis in group) for group in (inner, outer)
+        tuple(axis.variable.curves(axis.curves) for axis in group) for group in (inner, outer)
     )
-    return Series(inner_curves, outer_curves, inner_terms, outer_terms, jnp.asarray(kept))
+    return Series(inner_curves, outer_curves, inner_terms, outer_terms, jnp.asarray(tensor[:, second]))
+
+
+def _coefficients(values: np.ndarray, axes: Sequence[Axis], first: int) -> np.ndarray:
+    """Values at the nodes of ``axes``, which begin at axis ``first``, turned into coefficients of their curves."""
+    for i, axis in enumerate(axes, start=first):
+        values = np.moveaxis(np.tensordot(axis.inverse, values, axes=(1, i)), 0, i)
+    return values

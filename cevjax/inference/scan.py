@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize as scipy_minimize
 
 from ..errors import InvalidValueError
-from ..folding import TOLERANCE as FOLD_TOLERANCE
 from ..folding import fold, tabulated
 from ..jobs import Columns, Job, run
 from ..likelihood import Likelihood, nll
@@ -35,7 +34,11 @@ from .fit import Problem, fit, problem, starting_points
 from .minimize import BATCH, Minimum, minimize, reach, space
 
 ACCURACY = 1e-3
-"""How far, in chi2, a folded likelihood may be from the exact one at the probes."""
+"""How far, in chi2, the folded likelihood may be from the exact one where they are compared: else it is not used."""
+CHECKED, HOPELESS = BATCH, 100.0
+"""Points of each chunk at which they are compared, and the chi2 above the minimum up to which points are chosen."""
+DEVIATION = "deviation"
+"""Column of the differences found there."""
 TOLERANCE = 1e-4
 """In the nll: the last step of a minimisation gains less, and the error is a small part of that."""
 FIRST, STEPS = 15, 6
@@ -46,8 +49,6 @@ COLUMNS = 4096
 """Largest number of points in a row."""
 SPREAD = 6
 """Starts at each point besides those from known minima, where other parameters of interest are free."""
-PROBES = 32
-"""Points at which a folded likelihood is compared with the exact one before it is used."""
 
 
 def scan(
@@ -113,7 +114,7 @@ def scan(
         "fixed": {name: value for name, value in task.fixed.items() if value != like.parameters[name].nominal},
         "dropped": list(task.dropped),
         "method": job.method,
-        "accuracy": job.accuracy,
+        "accuracy": max(float(np.nanmax(chunk[DEVIATION], initial=0.0)) for chunk in chunks),
         "converged": best.converged,
         "n_points": int(np.prod([len(x) for x in axes.values()])),
         "n_retried": int(counts[RETRIED]),
@@ -121,9 +122,11 @@ def scan(
         "seconds": time.perf_counter() - began,
     }
     known = {"chi2_min": lowest, "best_fit": fitted, "facts": facts, "labels": labels(like)}
+    results = ({name: x for name, x in chunk.items() if name != DEVIATION} for chunk in chunks)
     if path is None or part is None:
-        return assemble(axes, chunks.columns(), **known)
-    save_chunks(path, axes, chunks, **known)
+        pieces = list(results)
+        return assemble(axes, {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}, **known)
+    save_chunks(path, axes, results, **known)
     shutil.rmtree(part)
     return ScanResult.open(path)
 
@@ -158,7 +161,7 @@ class ScanJob(Job):
         axes: the grid.
         task: parameters.
         anchors: fitted parameters at the known minima, one row each, in the order of ``task.where``.
-        accuracy: largest deviation of ``folded`` that was found, in chi2.
+        chi2_min: of the best fit.
     """
 
     like: Likelihood
@@ -166,7 +169,7 @@ class ScanJob(Job):
     axes: dict[str, np.ndarray]
     task: Problem
     anchors: np.ndarray
-    accuracy: float | None = None
+    chi2_min: float
 
     @property
     def method(self) -> str:
@@ -219,11 +222,41 @@ class ScanJob(Job):
         first = int(np.sum(self.sizes[:index]))
         columns = min(self.shape[1], self.sizes[index])
         grid = {name: x.reshape(-1, columns) for name, x in self.points(first, self.sizes[index]).items()}
+        found = self._rows(grid)
+        flat = {name: x.ravel() for name, x in grid.items()}
+        if self.folded is None:
+            return {**self._retry(flat, found), DEVIATION: np.zeros(self.sizes[index])}
+        found[DEVIATION] = self._deviations(flat, found)
+        if np.nanmax(found[DEVIATION], initial=0.0) > ACCURACY:
+            return replace(self, folded=None).compute(index)
+        return self._retry(flat, found)
+
+    def _rows(self, grid: dict[str, np.ndarray]) -> Columns:
+        """The columns of all points, strip by strip."""
+        columns = next(iter(grid.values())).shape[1]
         strips = np.array_split(np.arange(columns), int(np.ceil(columns / self.batch)))
         with ThreadPoolExecutor(_threads()) as pool:
             parts = list(pool.map(lambda strip: self._strip({n: x[:, strip] for n, x in grid.items()}), strips))
-        joined = {name: np.concatenate([part[name] for part in parts], axis=1).ravel() for name in parts[0]}
-        return self._retry({name: x.ravel() for name, x in grid.items()}, joined)
+        return {name: np.concatenate([part[name] for part in parts], axis=1).ravel() for name in parts[0]}
+
+    def _deviations(self, grid: dict[str, np.ndarray], columns: Columns) -> np.ndarray:
+        """How far the folded chi2 is from the exact one at the same parameters, where it is looked at; nan elsewhere.
+
+        At a minimum that is how far the minima are apart, to first order. Half of the points that are looked at are the
+        lowest ones, the others spread over those that are not hopeless.
+        """
+        known = np.where(columns["status"] == CONVERGED, columns["chi2"], np.inf)
+        order = np.argsort(known)[: max(int(np.sum(known < self.chi2_min + HOPELESS)), min(CHECKED, len(known)))]
+        order = order[np.isfinite(known[order])]
+        found = np.full(len(known), np.nan)
+        if not len(order):
+            return found
+        spread = order[((np.arange(CHECKED // 2) * 0.6180339887) % 1 * len(order)).astype(int)]
+        which = np.unique([*order[: CHECKED // 2], *spread])
+        starts = np.stack([(grid if n in grid else columns)[n][which] for n in self.task.where.names], axis=1)
+        exact = minimize(self.like, self.task.where, starts, self.task.fixed, tuple(self.axes), max_steps=1)
+        found[which] = np.abs(2 * exact.nll - known[which])
+        return found
 
     def _strip(self, grid: dict[str, np.ndarray]) -> Columns:
         """Row after row of a strip, each from what the two before it point to."""
@@ -284,7 +317,7 @@ class ScanJob(Job):
             self.like, self.task.where, starts, self.task.fixed, tuple(self.axes), tolerance=TOLERANCE / 100
         )
         for i in np.flatnonzero(~found.converged):
-            self._descend(found, i)
+            self._descend(found, int(i))
         for k, name in enumerate(names):
             if name not in grid:
                 columns[name][bad] = found.values[:, k]
@@ -318,40 +351,15 @@ def _value_and_slope(like, free, fixed):
 
 
 def plan(like: Likelihood, axes: dict[str, np.ndarray], task: Problem, best: FitResult, exact: bool = False) -> ScanJob:
-    """The job, with a folded likelihood if one is good enough at points all over the grid."""
+    """The job, with a folded likelihood if that can be had."""
     names = task.where.names
     nominal = [like.parameters[name].nominal for name in names]
     anchors = np.array([[best.values[name] for name in names], nominal])
-    job = ScanJob(like, None, axes, task, anchors)
-    if exact:
-        return job
-    held = {name: (float(values[0]), float(values[-1])) for name, values in axes.items() if len(values) > 1}
-    single = {name: float(values[0]) for name, values in axes.items() if len(values) == 1}
-    fitted = [name for name in names if name not in axes]
-    # spread over the grid by the golden ratio, from its first to its last point
-    total = int(np.prod([len(values) for values in axes.values()]))
-    probes = np.unique([0, total - 1, *(((np.arange(PROBES) * 0.6180339887) % 1) * total).astype(int)])
-    for tolerance in (FOLD_TOLERANCE, FOLD_TOLERANCE / 10):
-        folded = fold(like, fitted, held, {**task.fixed, **single}, tolerance)
-        candidate = ScanJob(like, folded, axes, task, anchors)
-        deviation = _deviation(candidate, probes, best.chi2_min)
-        if deviation <= ACCURACY:
-            return ScanJob(like, folded, axes, task, anchors, deviation)
-    return job
-
-
-def _deviation(job: ScanJob, probes: np.ndarray, best_chi2: float) -> float:
-    """Largest difference in chi2 of the folded profile from the exact one, within 200 of the best or at four points."""
-    columns = [job.points(int(i), 1) for i in probes]
-    grid = {name: np.concatenate([c[name] for c in columns])[None] for name in job.axes}
-    found = job._strip(grid)
-    if np.mean(found["status"] == CONVERGED) < 0.5:
-        return np.inf
-    chi2 = np.where(found["status"][0] == CONVERGED, found["chi2"][0], np.inf)
-    near = np.flatnonzero(np.isfinite(chi2) & (chi2 <= max(best_chi2 + 200, np.sort(chi2)[3])))
-    starts = np.stack([(grid if name in grid else found)[name][0, near] for name in job.task.where.names], axis=1)
-    exact = minimize(job.like, job.task.where, starts, job.task.fixed, tuple(job.axes), tolerance=TOLERANCE / 100)
-    return float(np.max(np.abs(chi2[near] - 2 * exact.nll)[exact.converged], initial=0.0))
+    folded = None
+    if not exact:
+        fitted = [name for name in names if name not in axes]
+        folded = fold(like, fitted, {}, task.fixed, points={name: tuple(values) for name, values in axes.items()})
+    return ScanJob(like, folded, axes, task, anchors, best.chi2_min)
 
 
 def _extrapolate(found: Sequence[Minimum], x: np.ndarray) -> np.ndarray:

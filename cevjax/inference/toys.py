@@ -261,8 +261,9 @@ class Pair(NamedTuple):
     @property
     def t(self) -> np.ndarray:
         """The test statistic; nan where a fit failed."""
-        t = np.maximum(2 * (self.bound.nll - self.free.nll), 0.0)
-        return np.where(self.status == FAILED, np.nan, t)
+        good = self.status != FAILED
+        difference = np.subtract(self.bound.nll, self.free.nll, out=np.full(len(good), np.nan), where=good)
+        return np.maximum(2 * difference, 0.0)
 
 
 def take(tree: Any, rows: Any) -> Any:
@@ -398,6 +399,19 @@ def fit_exactly(setup: Setup, pair: Pair, poi: Mapping[str, Any], data: Data) ->
     return Pair(first, second, np.where(good, RETRIED, FAILED).astype(np.int8))
 
 
+def repair(setup: Setup, pair: Pair, poi: Mapping[str, Any], data: Data) -> Pair:
+    """Fits that the folded likelihood is not good enough for done again with the likelihood itself, in ``pair``."""
+    again = np.flatnonzero(troubled(setup, pair))
+
+    def block(rows: np.ndarray) -> Pair:
+        return fit_exactly(setup, take(pair, rows), columns_at(poi, rows), take(data, rows))
+
+    blocks = [again[i : i + EXACT_BATCH] for i in range(0, len(again), EXACT_BATCH)]
+    for rows, new in zip(blocks, in_threads(block, blocks), strict=True):
+        replace(pair, rows, new)
+    return pair
+
+
 def widen(setup: Setup, u: np.ndarray, poi: Mapping[str, Any]) -> np.ndarray:
     """Coordinates of the free fit, from those of the other one and the values under test."""
     columns = dict(zip(setup.bound.where.names, u.T, strict=True))
@@ -517,7 +531,7 @@ def modes(setup: Setup, task: Problem, fixed: Mapping[str, Any], data: Data, fir
         first: where to start besides the points that are spread over the search ranges: rows of coordinates.
     """
     spread = task.where.encode(starting_points(setup.like, task, STARTS if task.free else 1))
-    starts = np.concatenate([np.reshape(first, (-1, len(task.where.names))), spread])
+    starts = np.concatenate([first, spread])
     found = descend_exactly(setup, task.where, starts, fixed, repeat(data, len(starts)))
     order = np.argsort(np.where(found.converged, found.nll, np.inf), kind="stable")
     kept = [order[0]]
@@ -546,7 +560,9 @@ def separate(
     return bool(np.all(np.max(height, axis=1) > np.maximum(height[:, 0], height[:, -1]) + BARRIER))
 
 
-def sides(setup: Setup, task: Problem, u: np.ndarray, information: np.ndarray, fixed, data: Data) -> np.ndarray:
+def sides(
+    setup: Setup, task: Problem, u: np.ndarray, information: np.ndarray, fixed: Mapping[str, Any], data: Data
+) -> np.ndarray:
     """Starting points on both sides of ``u`` along the parameters of interest that act there to second order only.
 
     A coupling that enters squared has no slope at zero: a fit that starts there stays there.
@@ -628,7 +644,7 @@ class Experiment(NamedTuple):
         like, (bound, free) = setup.like, (setup.bound, setup.free)
         data = jax.tree.map(lambda x: np.asarray(x)[None], like.data)
         held = {**bound.fixed, **poi}
-        first = modes(setup, bound, held, data, np.zeros(0))
+        first = modes(setup, bound, held, data, np.zeros((0, len(bound.where.names))))
         second = modes(setup, free, free.fixed, data, widen(setup, first.u[:1], poi)) if poi else first
         if not (first.converged[0] and second.converged[0]):
             raise InvalidValueError("The fit of the data did not converge: toys need one at the values under test.")
@@ -665,10 +681,7 @@ class Experiment(NamedTuple):
             return data, fit_folded(self.setup, self.starting(data), self.poi, data)
 
         data, pair = join(in_threads(block, [indices[i : i + BLOCK] for i in range(0, len(indices), BLOCK)]))
-        again = np.flatnonzero(troubled(self.setup, pair))
-        if len(again):
-            replace(pair, again, fit_exactly(self.setup, take(pair, again), self.poi, take(data, again)))
-        return pair
+        return repair(self.setup, pair, self.poi, data)
 
 
 def _values(task: Problem, u: np.ndarray) -> dict[str, float]:
@@ -983,17 +996,14 @@ def accuracy(experiment: Experiment, key: Array, n: int) -> float:
     tasks = ((setup.bound, {**setup.bound.fixed, **poi}, pair.bound), (setup.free, setup.free.fixed, pair.free))
     best = []
     for task, fixed, found in tasks:
+        candidates = [take(found, indices)]
         if task.free:
-            spread = task.where.encode(starting_points(setup.like, task, STARTS))
-            starts = np.clip(np.repeat(spread[:, None], n, axis=1), *box_of(setup, task.where))
-            other = lowest(
-                [descend(setup.folded, task.where, start, fixed, data, steps=(4 * FEW,)) for start in starts]
-            )
-            found = take(pair, indices).free if task is setup.free else found
-            better = np.flatnonzero(other.converged & (other.nll < found.nll - SLACK))
-            found = take(found, indices)
-            replace(found, better, take(other, better))
-        best.append(found)
+            lower, upper = box_of(setup, task.where)
+            spread = np.clip(task.where.encode(starting_points(setup.like, task, STARTS // 2)), lower, upper)
+            where = np.repeat(indices, len(spread))
+            many = descend(setup.folded, task.where, np.tile(spread, (n, 1)), fixed, take(data, where))
+            candidates += [take(many, slice(k, None, len(spread))) for k in range(len(spread))]
+        best.append(lowest(candidates))
     exact = fit_exactly(setup, Pair(best[0], best[1], pair.status), poi, data)
     ours, theirs = (pair.t, exact.t) if poi else (2 * pair.free.nll, 2 * exact.free.nll)
     compared = (pair.status != FAILED) & (exact.status != FAILED)
