@@ -5,12 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Any
 
-import click
 import numpy as np
 
 from .datasets import load
@@ -200,26 +198,17 @@ def build_likelihood(
     return like if asimov is None else like.asimov(like.nominal(**asimov))
 
 
-_options: ContextVar[dict[str, Any] | None] = ContextVar("options", default=None)
-
-
-def remember(command: str, options: Mapping[str, Any]) -> None:
-    """Keep the resolved options of a command, for what it writes."""
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
-    _options.set({"command": command, **plain})
-
-
-def resolved() -> dict[str, Any] | None:
-    """The options of the command that is running, defaults included; None outside the command line."""
-    return _options.get()
-
-
-def read_commands(file: Path, group: click.Group, resume: bool = False) -> list[list[str]]:
+def read_commands(file: Path, commands: Mapping[str, Any], resume: bool = False) -> list[list[str]]:
     """The words of each command of an analysis file.
 
     The file holds tables ``[[run]]``, each with its ``command`` and that command's options by their long names: a
     repeatable one as a list, ``NAME=VALUE`` options as a table, a switch as true or false. Keys before the first table
     are for all commands that have such an option.
+
+    Args:
+        file: to read.
+        commands: {name: command of the command line, with its ``params``}.
+        resume: whether to continue what was interrupted.
 
     Raises:
         InvalidValueError: the file is missing, is no TOML, or a value is not of the kind that is wanted.
@@ -236,7 +225,7 @@ def read_commands(file: Path, group: click.Group, resume: bool = False) -> list[
         runs, content = [content], {}
     if not isinstance(runs, list) or not runs or not all(isinstance(entry, dict) for entry in runs):
         raise InvalidValueError(f"Analysis file {file} must hold tables [[run]], each with a `command`.")
-    known = {name: command for name, command in group.commands.items() if name not in ("run", "data")}
+    known = {name: command for name, command in commands.items() if name not in ("run", "data")}
     used: set[str] = set()
     words = []
     for entry in runs:
@@ -257,7 +246,7 @@ def read_commands(file: Path, group: click.Group, resume: bool = False) -> list[
             if key == "command":
                 continue
             parameter = parameters[key.replace("_", "-")]
-            target = arguments if isinstance(parameter, click.Argument) else options
+            target = arguments if parameter.param_type_name == "argument" else options
             target += _words(file, key, parameter, value)
         if resume and "resume" in parameters and "--resume" not in options:
             options.append("--resume")
@@ -268,22 +257,18 @@ def read_commands(file: Path, group: click.Group, resume: bool = False) -> list[
     return words
 
 
-def _words(file: Path, key: str, parameter: click.Parameter, value: Any) -> list[str]:
-    """An option with its value as on the command line."""
-    if isinstance(parameter, click.Option) and parameter.is_flag:
+def _words(file: Path, key: str, parameter: Any, value: Any) -> list[str]:
+    """An option or argument with its value as on the command line."""
+    argument = parameter.param_type_name == "argument"
+    if not argument and parameter.is_flag:
         if not isinstance(value, bool):
             raise InvalidValueError(f"Option `{key}` in {file} must be true or false, but was {value!r}.")
-        off = parameter.secondary_opts
-        return [parameter.opts[0]] if value else off[:1]
+        return [parameter.opts[0]] if value else parameter.secondary_opts[:1]
     if isinstance(value, dict):
         value = [f"{name}={text}" for name, text in value.items()]
-    values = value if isinstance(value, list) else [value]
-    if isinstance(value, list) and not (
-        parameter.multiple if isinstance(parameter, click.Option) else parameter.nargs == -1
-    ):
+    if isinstance(value, list) and not (parameter.nargs == -1 if argument else parameter.multiple):
         raise InvalidValueError(f"Option `{key}` in {file} must be one value, but was {value!r}.")
+    values = value if isinstance(value, list) else [value]
     if not all(isinstance(item, (str, int, float)) and not isinstance(item, bool) for item in values):
         raise InvalidValueError(f"Option `{key}` in {file} must be text or numbers, but was {value!r}.")
-    if isinstance(parameter, click.Argument):
-        return [str(item) for item in values]
-    return [word for item in values for word in (parameter.opts[0], str(item))]
+    return [word for item in values for word in ((str(item),) if argument else (parameter.opts[0], str(item)))]

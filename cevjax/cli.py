@@ -19,7 +19,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import numpy as np
 import typer
 from rich.console import Console
@@ -46,7 +45,7 @@ from .nuclear_model import NuclearModel
 from .nuclei import target
 from .parameters import Parameter, check_values, merge
 from .rates import differential_cross_section
-from .results import UNFINISHED, FitResult, check_output, describe, remarks, save_json, to_json
+from .results import OPTIONS, UNFINISHED, FitResult, check_output, describe, remarks, save_json, to_json
 from .scans import ScanResult
 from .tables import data_dir, read_toml
 
@@ -173,7 +172,8 @@ def data_command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def wrapper(**kwargs: Any) -> None:
         _check_outputs(kwargs.get("plot"), kwargs.get("json"))
-        analysis.remember(function.__name__, kwargs)
+        options = {name.rstrip("_"): str(x) if isinstance(x, Path) else x for name, x in kwargs.items()}
+        OPTIONS.set({"command": function.__name__, **options})
         like, values = _setup(**{name: kwargs.pop(name) for name in shared})
         function(like, values, **kwargs)
         if kwargs.get("json") != "-":
@@ -439,10 +439,7 @@ def scan(
     grid: Grid,
     out_: Annotated[Path, typer.Option("--out", metavar="FILE", help="File of the result: .nc or .zarr.")],
     free: Free = [],  # noqa: B006
-    cl: Annotated[list[float], typer.Option(help="Confidence level of regions and limits; repeatable.")] = [
-        0.6827,
-        0.90,
-    ],
+    cl: Levels = [0.6827, 0.90],  # noqa: B006
     exact: Annotated[bool, typer.Option("--exact", help="Never approximate the likelihood by a folded one.")] = False,
     resume: Resume = False,
     workers: Workers = 0,
@@ -554,12 +551,13 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands and do nothing.")] = False,
 ) -> None:
     """Run the commands of an analysis file, one after the other."""
-    group = typer.main.get_command(app)
-    assert isinstance(group, click.Group)
-    for words in analysis.read_commands(file, group, resume):
+    group: Any = typer.main.get_command(app)
+    for words in analysis.read_commands(file, group.commands, resume):
         out.print(f"cevjax {shlex.join(words)}", style="bold", soft_wrap=True)
         if not dry_run:
-            group.main(words, prog_name="cevjax", standalone_mode=False)
+            status = group.main(words, prog_name="cevjax", standalone_mode=False)
+            if status:
+                raise typer.Exit(status)
 
 
 # ``cevjax data``: the releases behind the data sets

