@@ -11,6 +11,7 @@ import inspect
 import itertools
 import os
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ from .inference import fit as run_fit
 from .inference import forecast as run_forecast
 from .inference import interval as run_interval
 from .inference import scan as run_scan
+from .inference import toys as run_toys
 from .interactions import Interaction, interaction
 from .interactions.base import CONTRIBUTIONS, FLAVOURS, contributes
 from .kinematics import recoil_energy_max
@@ -498,6 +500,61 @@ def _regions(result: ScanResult, levels: Sequence[float]) -> list[dict[str, Any]
             entry = {"cl": cl, "dof": 1, "parameter": name, "intervals": pieces}
             found.append({**entry, "text": f"{100 * cl:g} % (1 dof) {name}: {text or 'nothing in the grid'}"})
     return found
+
+
+@data_command
+def toys(
+    like: Likelihood,
+    values: dict[str, float],
+    poi: Annotated[
+        list[str],
+        typer.Option("--poi", metavar="NAME=VALUE", help="Value under test; repeatable; none: goodness of fit."),
+    ] = [],  # noqa: B006
+    n: Annotated[int, typer.Option("-n", "--n", help="Number of toys.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
+    free: Free = [],  # noqa: B006
+    out_: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write every toy: .nc; interrupted runs can resume.")
+    ] = None,
+    resume: Resume = False,
+    workers: Workers = 0,
+    scheduler: Scheduler = None,
+    plot: PlotOption = None,
+    json: Json = None,
+) -> None:
+    """p-values, coverage and goodness of fit by toys: whole experiments drawn and fitted."""
+    if out_ is not None and out_.suffix != ".nc":
+        raise InvalidValueError(f"Output file {out_} must end in .nc.")
+    if resume and out_ is None:
+        raise InvalidValueError("Option `--resume` needs `--out`, the file that was to be written.")
+    part = None if out_ is None else check_output(out_).with_name(f"{out_.name}.part")
+    where = {"folder": part, "resume": resume, "workers": workers, "scheduler": scheduler}
+    result = run_toys(like, analysis.parse_assignments(poi, "--poi"), n, seed, free, values, progress=True, **where)
+    if out_ is not None and part is not None:
+        result.save(out_)
+        shutil.rmtree(part)
+    data = {**result.to_dict(), **({} if out_ is None else {"out": str(out_)})}
+    if not _emit(json, data):
+        if result.p_value:
+            tested = ", ".join(f"{name} = {value:g}" for name, value in result.poi.items())
+            out.print(f"{tested}: t = {result.t_observed:.3f}", soft_wrap=True)
+            p, error = result.p_value
+            out.print(f"p = {p:.4f} +- {error:.4f} by toys, {result.asymptotic_p_value:.4f} asymptotically (Wilks)")
+            rows = [
+                {"confidence level": f"{100 * cl:g} %", "coverage": f"{100 * c:.2f} +- {100 * e:.2f} %"}
+                | {"t of toys": f"{result.quantiles[cl][0]:.3f}", "chi2": f"{result.quantiles[cl][1]:.3f}"}
+                for cl, (c, e) in result.coverage.items()
+            ]
+            _print_rows("intervals by the chi2 threshold, and where the threshold should be", rows)
+        goodness, error = result.goodness
+        asymptotic = result.asymptotic_goodness
+        beside = "" if asymptotic is None else f", {asymptotic:.4f} asymptotically"
+        out.print(f"goodness of fit: chi2_min {result.chi2_min:.3f}, p = {goodness:.4f} +- {error:.4f} by toys{beside}")
+        out.print(f"{result.n} toys, {result.n_failed} failed; {result.seconds:.2f} s")
+    if plot:
+        from . import plots
+
+        plots.save(plots.toys(result), plot)
 
 
 @data_command

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path as Outline
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-from scipy.special import gammaincinv
+from scipy.special import gammainc, gammaincinv
 
 from . import contours
 from .errors import InvalidValueError
@@ -28,6 +28,8 @@ from .scans import FAILED, ScanResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from .inference.toys import ToysResult
 
 LABELS = {
     "PE": "photo-electrons",
@@ -532,6 +534,28 @@ def _legend(figure: Figure, groups: Sequence[Sequence[Any]], title: str) -> None
 
 
 # --------------------------------------------------------------------------------------------------------------- files
+
+
+def toys(result: ToysResult) -> Figure:
+    """The test statistic of toys beside the chi2 distribution, or chi2_min if nothing is under test, with the data."""
+    values = (result.t if result.poi else result.toys_chi2_min)[result.good]
+    observed = result.t_observed if result.poi else result.chi2_min
+    figure = Figure(figsize=(SINGLE_COLUMN, 0.8 * SINGLE_COLUMN), layout="constrained")
+    ax = figure.subplots()
+    high = max(float(np.quantile(values, 0.999)), 1.05 * observed) if len(values) else 1.0
+    low = 0.0 if result.poi else min(float(np.min(values, initial=np.inf)), 0.95 * observed)
+    edges = np.linspace(low, high, 41)
+    counts = np.histogram(values, edges)[0] / max(len(values), 1) / np.diff(edges)
+    ax.stairs(counts, edges, fill=True, color=PALETTE[0], alpha=0.4, label=f"{len(values)} toys")
+    if result.poi:
+        probability = np.diff(gammainc(result.dof / 2, edges / 2)) / np.diff(edges)
+        ax.stairs(probability, edges, color="black", linewidth=1.0, label=rf"$\chi^2$ with {result.dof} dof")
+        ax.set_yscale("log")
+    ax.axvline(observed, color=PALETTE[1], linestyle="--", label="data")
+    ax.set(xlabel="$t$" if result.poi else r"$\chi^2_\mathrm{min}$", ylabel="probability density", xlim=(low, high))
+    ax.legend(frameon=False)
+    ax.set_title("\n".join(textwrap.wrap(" ".join(remarks(result.likelihood).values()), 60)), fontsize=7)
+    return figure
 
 
 def check_format(path: str | Path) -> Path:

@@ -6,3 +6,4 @@ from .forecast import forecast as forecast
 from .intervals import interval as interval
 from .profile import profile as profile
 from .scan import scan as scan
+from .toys import toys as toys
