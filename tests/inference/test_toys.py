@@ -1,5 +1,6 @@
 """Toys of experiments whose distributions are known, and of the CsI data against another minimiser."""
 
+import importlib
 import os
 from functools import cache
 
@@ -13,13 +14,13 @@ from scipy import stats
 import cevjax
 from cevjax import jobs
 from cevjax.errors import InvalidValueError, UnknownNameError
-from cevjax.inference import toys as module
 from cevjax.inference.toys import fraction, poisson, pseudo_data, toys
 from cevjax.likelihood import poisson_nll
 from cevjax.measurement import Component, Measurement, Norm, Template
 from cevjax.parameters import Parameter, pull
 from cevjax.scans import FAILED, RETRIED
 
+module = importlib.import_module("cevjax.inference.toys")  # the package has a function of that name
 SIGNAL = Parameter("s", 0.0, "events", scale=1.0, window=(-30.0, 30.0))
 POSITIVE = Parameter("s", 0.0, "events", bounds=(0.0, np.inf), scale=1.0, window=(0.0, 30.0))
 BACKGROUND = Parameter("b", 10.0, "events", bounds=(0.0, np.inf), scale=1.0, nuisance=True)
