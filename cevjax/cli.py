@@ -1,4 +1,4 @@
-"""The command line: ``cevjax list | xsec | predict | fit | interval | scan | forecast | toys | run | data``.
+"""The command line: ``cevjax list | xsec | predict | fit | interval | scan | contours | toys | forecast | run | data``.
 
 Exit status: 0 on success, 2 on unusable input, 1 when the job itself failed.
 """
@@ -500,6 +500,42 @@ def _regions(result: ScanResult, levels: Sequence[float]) -> list[dict[str, Any]
             entry = {"cl": cl, "dof": 1, "parameter": name, "intervals": pieces}
             found.append({**entry, "text": f"{100 * cl:g} % (1 dof) {name}: {text or 'nothing in the grid'}"})
     return found
+
+
+@command
+def contours_(
+    files: Annotated[list[Path], typer.Argument(metavar="SCAN...", help="Files of scans of the same parameters.")],
+    cl: Levels = [0.6827, 0.90],  # noqa: B006
+    label: Annotated[list[str], typer.Option(help="Name of a scan in the figure, in the order of the files.")] = [],  # noqa: B006
+    exclusion: Annotated[
+        bool, typer.Option("--exclusion", help="Limits on a coupling at each mass, at the first level.")
+    ] = False,
+    projections: Annotated[bool, typer.Option("--projections", help="One-dimensional profiles as well.")] = False,
+    plot: PlotOption = None,
+    json: Json = None,
+) -> None:
+    """Regions and limits of scans on disk, one or several in one figure."""
+    _check_outputs(plot, json)
+    for level in cl:
+        contours.threshold(level)
+    scans = {str(file): ScanResult.load(file) for file in files}
+    data = {file: {"facts": result.facts, "regions": _regions(result, cl)} for file, result in scans.items()}
+    if not _emit(json, data):
+        for file, entry in data.items():
+            out.print(f"{file}: {' + '.join(entry['facts']['datasets'])}", style="bold", soft_wrap=True)
+            for region in entry["regions"]:
+                out.print(f"    {region['text']}", soft_wrap=True)
+    if plot:
+        from . import plots
+
+        results, names = list(scans.values()), label or None
+        if exclusion:
+            figure = plots.exclusions(results, cl[0], labels=names)
+        elif len(results[0].axes) == 2:
+            figure = plots.plane(results, cl, labels=names, projections=projections)
+        else:
+            figure = plots.projections(results, labels=names)
+        plots.save(figure, plot)
 
 
 @data_command

@@ -39,6 +39,7 @@ from .. import jobs
 from ..errors import InvalidValueError
 from ..folding import fold, tabulated
 from ..likelihood import Data, Likelihood, bins, expected_flat, nll
+from ..parameters import Parameter
 from ..provenance import identity, labels, provenance
 from ..registry import check_parameter
 from ..results import FitResult, describe, to_json, write_atomically
@@ -59,7 +60,8 @@ SLACK = 1e-3
 BATCH = 64  # fits per compiled call
 BLOCK = 512  # toys that a thread does at once
 CHUNK = 8 * BLOCK  # toys of a chunk of a job
-STEPS, FEW = 3, 8  # of the minimiser: of all fits, and of those that need more
+STEPS = 3, 8  # of the minimiser: of all fits, and of those that need more, a block together
+MORE = 60  # of those that need still more, a chunk together
 SAMPLE = 16  # toys that are fitted with the likelihood itself, to compare
 STARTS = 16  # of the search for modes
 MODES = 4  # that fits start from, besides the truth
@@ -235,12 +237,15 @@ def prepare(
         raise InvalidValueError("Argument `poi` must name a parameter: this likelihood has no nuisances to fit.")
     kept = tuple(name for name in task.where.names if name not in poi)
     bound = Problem(space(like, kept), tuple(free), task.fixed, task.dropped)
-    held = {}
-    for name in task.free:
-        low, high = like.parameters[name].search_range()
-        held[name] = min([low, *poi.get(name, ())]), max([high, *poi.get(name, ())])
+    held = {name: _reach(like.parameters[name], poi.get(name, ())) for name in task.free}
     folded = fold(like, [name for name in kept if name not in free], held, task.fixed)
     return Setup(like, folded, tuple(poi), task, bound, tabulated(folded, task.where.names))
+
+
+def _reach(parameter: Parameter, values: Sequence[float]) -> tuple[float, float]:
+    """How far fits of toys may go: to the bounds, or the ends of the search range where there are none."""
+    low, high = (b if np.isfinite(b) else s for b, s in zip(parameter.bounds, parameter.search_range(), strict=True))
+    return min([low, *values]), max([high, *values])
 
 
 class Fits(NamedTuple):
@@ -306,7 +311,7 @@ def descend(
     fixed: Mapping[str, Any],
     data: Data,
     batch: int = BATCH,
-    steps: Sequence[int] = (STEPS, FEW),
+    steps: Sequence[int] = STEPS,
 ) -> Fits:
     """Fit each toy from one starting point: a row of ``starts``, in the coordinates of the minimiser.
 
@@ -344,11 +349,33 @@ def columns_at(fixed: Mapping[str, Any], rows: Any) -> dict[str, Any]:
     return {name: value[rows] if np.ndim(value) else value for name, value in fixed.items()}
 
 
-def lowest(candidates: Sequence[Fits]) -> Fits:
-    """The lowest of several fits of each toy, of those that converged."""
-    best = candidates[0]
-    for found in candidates[1:]:
-        better = np.flatnonzero(found.converged & ~(best.converged & (best.nll <= found.nll)))
+def settle(like: Likelihood, where: Space, fits: Sequence[Fits], fixed: Mapping[str, Any], data: Data) -> Fits:
+    """The lowest of the fits of each toy from several starting points, after more steps of those that may become it."""
+    floor = np.min([np.nan_to_num(found.nll, nan=np.inf) for found in fits], axis=0)
+    for found in fits:
+        left = np.flatnonzero(~found.converged & (found.nll < floor + BARRIER))
+
+        def block(rows: np.ndarray) -> Fits:
+            here, some = columns_at(fixed, rows), take(data, rows)
+            return descend(like, where, found.u[rows], here, some, EXACT_BATCH, (MORE,))  # noqa: B023
+
+        for_each_block(block, left, EXACT_BATCH, found)
+    return lowest(fits)
+
+
+def for_each_block(function: Callable[[np.ndarray], Any], rows: np.ndarray, size: int, results: Any) -> None:
+    """Replace rows of ``results`` by what ``function`` makes of them, in blocks of some size, in threads."""
+    blocks = [rows[i : i + size] for i in range(0, len(rows), size)]
+    for block, new in zip(blocks, in_threads(function, blocks), strict=True):
+        replace(results, block, new)
+
+
+def lowest(fits: Sequence[Fits]) -> Fits:
+    """The lowest of several fits of each toy; one that did not converge only if it is lower than all that did."""
+    best = jax.tree.map(np.array, fits[0])
+    for found in fits[1:]:
+        margin = SLACK / 2 * (best.converged.astype(int) - found.converged)
+        better = np.flatnonzero((found.nll < best.nll - margin) | (np.isfinite(found.nll) & ~np.isfinite(best.nll)))
         replace(best, better, take(found, better))
     return best
 
@@ -369,8 +396,15 @@ def _evaluate(like: Likelihood, columns: dict[str, Array], data: Data) -> Array:
     return jax.vmap(lambda params, data: nll(like.with_data(data), params))(columns, data)
 
 
-def fit_folded(setup: Setup, starts: tuple[np.ndarray, np.ndarray], poi: Mapping[str, Any], data: Data) -> Pair:
-    """Both fits of toys with the folded likelihood.
+class Firsts(NamedTuple):
+    """The first steps of the two fits of each toy, from each of their starting points."""
+
+    bound: tuple[Fits, ...]
+    free: tuple[Fits, ...]
+
+
+def first_steps(setup: Setup, starts: tuple[np.ndarray, np.ndarray], poi: Mapping[str, Any], data: Data) -> Firsts:
+    """The first steps of both fits of toys.
 
     Args:
         setup: of the fits.
@@ -379,12 +413,33 @@ def fit_folded(setup: Setup, starts: tuple[np.ndarray, np.ndarray], poi: Mapping
         data: of the toys.
     """
     fixed = {**setup.bound.fixed, **poi}
-    bound = lowest([descend(setup.folded, setup.bound.where, start, fixed, data) for start in starts[0]])
+    bound = tuple(descend(setup.folded, setup.bound.where, start, fixed, data) for start in starts[0])
     if not setup.poi:
-        return Pair(bound, bound, np.where(bound.converged, CONVERGED, FAILED).astype(np.int8))
-    free = lowest([descend(setup.folded, setup.free.where, start, setup.free.fixed, data) for start in starts[1]])
-    good = bound.converged & free.converged
-    return Pair(bound, free, np.where(good, CONVERGED, FAILED).astype(np.int8))
+        return Firsts(bound, ())
+    return Firsts(bound, tuple(descend(setup.folded, setup.free.where, x, setup.free.fixed, data) for x in starts[1]))
+
+
+def last_steps(setup: Setup, firsts: Firsts, poi: Mapping[str, Any], data: Data) -> Pair:
+    """Both fits of toys after their :func:`first_steps`, where needed with the likelihood itself."""
+    like, where = setup.folded, setup.free.where
+    bound = settle(like, setup.bound.where, firsts.bound, {**setup.bound.fixed, **poi}, data)
+    free = bound
+    if setup.poi:
+        free = settle(like, where, firsts.free, setup.free.fixed, data)
+        high = np.flatnonzero(free.nll > bound.nll)
+        if len(high):  # where the fit with fewer parameters ended is as good a start as any
+            again = Fits(widen(setup, bound.u, poi)[high], bound.nll[high], np.zeros(len(high), bool))
+            both = take(free, high), again
+            replace(free, high, settle(like, where, both, setup.free.fixed, take(data, high)))
+    status = np.where(bound.converged & free.converged, CONVERGED, FAILED).astype(np.int8)
+    pair = Pair(bound, free, status)
+    again = np.flatnonzero(troubled(setup, pair))
+
+    def block(rows: np.ndarray) -> Pair:
+        return fit_exactly(setup, take(pair, rows), columns_at(poi, rows), take(data, rows))
+
+    for_each_block(block, again, EXACT_BATCH, pair)
+    return pair
 
 
 def fit_exactly(setup: Setup, pair: Pair, poi: Mapping[str, Any], data: Data) -> Pair:
@@ -397,19 +452,6 @@ def fit_exactly(setup: Setup, pair: Pair, poi: Mapping[str, Any], data: Data) ->
     second = lowest([descend_exactly(setup, free, start, setup.free.fixed, data) for start in starts])
     good = first.converged & second.converged & (second.nll <= first.nll + SLACK)
     return Pair(first, second, np.where(good, RETRIED, FAILED).astype(np.int8))
-
-
-def repair(setup: Setup, pair: Pair, poi: Mapping[str, Any], data: Data) -> Pair:
-    """Fits that the folded likelihood is not good enough for done again with the likelihood itself, in ``pair``."""
-    again = np.flatnonzero(troubled(setup, pair))
-
-    def block(rows: np.ndarray) -> Pair:
-        return fit_exactly(setup, take(pair, rows), columns_at(poi, rows), take(data, rows))
-
-    blocks = [again[i : i + EXACT_BATCH] for i in range(0, len(again), EXACT_BATCH)]
-    for rows, new in zip(blocks, in_threads(block, blocks), strict=True):
-        replace(pair, rows, new)
-    return pair
 
 
 def widen(setup: Setup, u: np.ndarray, poi: Mapping[str, Any]) -> np.ndarray:
@@ -676,12 +718,12 @@ class Experiment(NamedTuple):
     def fit(self, key: Array, indices: np.ndarray) -> Pair:
         """Draw toys and fit them."""
 
-        def block(rows: np.ndarray) -> tuple[Data, Pair]:
+        def block(rows: np.ndarray) -> tuple[Data, Firsts]:
             data = self.truth.draw(key, rows)
-            return data, fit_folded(self.setup, self.starting(data), self.poi, data)
+            return data, first_steps(self.setup, self.starting(data), self.poi, data)
 
-        data, pair = join(in_threads(block, [indices[i : i + BLOCK] for i in range(0, len(indices), BLOCK)]))
-        return repair(self.setup, pair, self.poi, data)
+        data, firsts = join(in_threads(block, [indices[i : i + BLOCK] for i in range(0, len(indices), BLOCK)]))
+        return last_steps(self.setup, firsts, self.poi, data)
 
 
 def _values(task: Problem, u: np.ndarray) -> dict[str, float]:
