@@ -461,7 +461,10 @@ def scan(
         "out": str(out_),
         "chi2_min": result.chi2_min,
         "best_fit": result.best_fit,
-        **{key: facts[key] for key in ("grid", "n_points", "n_retried", "n_failed", "method", "accuracy", "seconds")},
+        **{
+            key: facts[key]
+            for key in ("grid", "n_points", "n_exact", "n_retried", "n_failed", "method", "accuracy", "seconds")
+        },
         "regions": _regions(result, cl),
     }
     if not _emit(json, data):

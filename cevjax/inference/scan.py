@@ -35,10 +35,10 @@ from .minimize import BATCH, Minimum, minimize, reach, space
 
 ACCURACY = 1e-3
 """How far, in chi2, the folded likelihood may be from the exact one where they are compared: else it is not used."""
-CHECKED, HOPELESS = BATCH, 100.0
+CHECKED, HOPELESS = BATCH, 30.0
 """Points of each chunk at which they are compared, and the chi2 above the minimum up to which points are chosen."""
 DEVIATION = "deviation"
-"""Column of the differences found there."""
+"""Column of the differences found there; zero everywhere in a chunk that is exact."""
 TOLERANCE = 1e-4
 """In the nll: the last step of a minimisation gains less, and the error is a small part of that."""
 FIRST, STEPS = 15, 6
@@ -114,6 +114,7 @@ def scan(
         "fixed": {name: value for name, value in task.fixed.items() if value != like.parameters[name].nominal},
         "dropped": list(task.dropped),
         "method": job.method,
+        "n_exact": sum(len(chunk[DEVIATION]) for chunk in chunks if not chunk[DEVIATION].any()),
         "accuracy": max(float(np.nanmax(chunk[DEVIATION], initial=0.0)) for chunk in chunks),
         "converged": best.converged,
         "n_points": int(np.prod([len(x) for x in axes.values()])),
