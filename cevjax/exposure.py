@@ -32,7 +32,7 @@ from .detector import FORECAST
 from .errors import InvalidValueError, check_name
 from .interactions import StandardModel
 from .likelihood import Likelihood
-from .measurement import Component, Measurement
+from .measurement import Component, Measurement, Precision
 from .parameters import Gaussian
 
 PREFIX = "exposure x "
@@ -73,11 +73,12 @@ class Exposed(Component):
     def prepare(self, interaction):
         return eqx.tree_at(lambda c: c.inner, self, self.inner.prepare(interaction))
 
-    def fold(self, folding, variance):
+    def fold(self, folding, precision):
         if self.sideband and self.factor < 1:  # its pulls would leave their ranges
             return self
         own = folding._replace(params=self.improved(folding.params))
-        return eqx.tree_at(lambda c: c.inner, self, self.inner.fold(own, variance / np.asarray(self.factor) ** 2))
+        inner = Precision(*(variance / np.asarray(self.factor) ** 2 for variance in precision))
+        return eqx.tree_at(lambda c: c.inner, self, self.inner.fold(own, inner))
 
     def hold(self, params):
         return eqx.tree_at(lambda c: c.inner, self, self.inner.hold(self.improved(params)))

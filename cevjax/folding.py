@@ -15,13 +15,15 @@ import jax
 import numpy as np
 
 from .likelihood import Likelihood
-from .measurement import Folding
+from .measurement import Folding, Measurement, Precision
 from .series import KNOTS, Curves, Variable
 
 REACH = 3.5
 """Range of a constrained nuisance, in standard deviations from the mean of its auxiliary measurement."""
 TOLERANCE = 1e-3
 """Largest term that is left out of a series, in standard deviations of the counts."""
+STEEP, SMALL = 3.0, 1e-2
+"""Slope of the nll by the counts of a bin from which on it counts, and the smallest expectation that is looked at."""
 
 
 def fold(
@@ -63,11 +65,20 @@ def fold(
     expected = like.expected(params)
     measurements = []
     for m in like.measurements:
-        total = np.sum([np.asarray(counts) for counts in expected[m.name].values()], axis=0)
-        variance = np.maximum(total, 1e-2) if m.sigma is None else np.asarray(m.sigma) ** 2
-        components = tuple(component.fold(folding, variance) for component in m.components)
+        counts = {name: np.asarray(part) for name, part in expected[m.name].items()}
+        total = np.sum(list(counts.values()), axis=0)
+        components = tuple(c.fold(folding, precision(m, total, total - counts[c.name])) for c in m.components)
         measurements.append(eqx.tree_at(lambda m: m.components, m, components))
     return like.with_measurements(measurements)
+
+
+def precision(measurement: Measurement, total: np.ndarray, others: np.ndarray) -> Precision:
+    """How well a component must be known, from the expectation of all components and of all others."""
+    if measurement.sigma is not None:
+        sigma = np.asarray(measurement.sigma)
+        return Precision(sigma**2, np.full_like(sigma, np.inf))
+    slope = np.asarray(measurement.observed) / np.maximum(others, SMALL) - 1  # of the nll by counts, without this one
+    return Precision(np.maximum(total, SMALL), np.where(slope > STEEP, 1 / np.maximum(slope, STEEP) ** 2, np.inf))
 
 
 def ranges(

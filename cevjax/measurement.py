@@ -43,6 +43,28 @@ class Folding(NamedTuple):
     tolerance: float
 
 
+class Precision(NamedTuple):
+    """How well the counts of a component must be known, as arrays on the bins.
+
+    Attributes:
+        variance: of the counts.
+        limit: a smaller variance that goes for a bin where the data are many times what the other components expect:
+            there chi2 depends steeply on small counts; infinite elsewhere.
+    """
+
+    variance: np.ndarray
+    limit: np.ndarray
+
+    def over(self, axis: int) -> Precision:
+        """That of the counts in all bins along an axis."""
+        return Precision(self.variance.sum(axis=axis), self.limit.min(axis=axis))
+
+    @property
+    def value(self) -> np.ndarray:
+        """The variance to go by."""
+        return np.minimum(self.variance, self.limit)
+
+
 class Morph(eqx.Module):
     r"""Relative change of expected counts with a pull, from templates at -1, 0 and +1 standard deviations.
 
@@ -181,8 +203,8 @@ class Component(eqx.Module):
         """The same component with everything tabulated that no parameter of ``interaction`` touches."""
         return self
 
-    def fold(self, folding: Folding, variance: np.ndarray) -> Component:
-        """An approximation that is cheap in the parameters of ``folding``, for counts of that ``variance``."""
+    def fold(self, folding: Folding, precision: Precision) -> Component:
+        """An approximation that is cheap in the parameters of ``folding``, as good as ``precision`` asks for."""
         return self
 
     def hold(self, params: Params) -> Component:
@@ -221,7 +243,7 @@ class Background(Component):
             return eqx.tree_at(lambda c: c.time, self, _fixed_times(self.time)[0])
         return self
 
-    def fold(self, folding, variance):
+    def fold(self, folding, precision):
         return eqx.tree_at(lambda c: c.time, self, fold_time(self.time, folding), is_leaf=lambda x: x is None)
 
 
@@ -282,8 +304,8 @@ class Spread(Component):
     def prepare(self, interaction):
         return eqx.tree_at(lambda c: c.inner, self, self.inner.prepare(interaction))
 
-    def fold(self, folding, variance):
-        return eqx.tree_at(lambda c: c.inner, self, self.inner.fold(folding, variance.sum(axis=1)))
+    def fold(self, folding, precision):
+        return eqx.tree_at(lambda c: c.inner, self, self.inner.fold(folding, precision.over(axis=1)))
 
     def hold(self, params):
         return Spread(self.name, self.inner.hold(params), self.fractions, self.shape)

@@ -17,7 +17,7 @@ from .fluxes.base import Fluence, Flux
 from .interactions.base import Interaction, Params, contributes, shapes_of, smooth_part, terms_of
 from .interactions.standard_model import StandardModel
 from .kinematics import Shape
-from .measurement import Component, FoldedTime, Folding, Norm, fold_time, time_names
+from .measurement import Component, FoldedTime, Folding, Norm, Precision, fold_time, time_names
 from .moments import Moments, RecoilGrid, electron_grid, evaluate, moment, recoil_grid
 from .nuclear_model import BoundNucleus, NuclearModel
 from .nuclei import Target
@@ -220,8 +220,8 @@ class Scattering(Component):
             prepared = eqx.tree_at(lambda c: c.time, prepared, _fixed_times(self.time))
         return prepared
 
-    def fold(self, folding, variance):
-        return fold(self, folding, variance)
+    def fold(self, folding, precision):
+        return fold(self, folding, precision)
 
 
 _recoils = staged(lambda params, structure: structure[0].sum_targets(params, structure[1]))
@@ -307,11 +307,9 @@ _spectra = staged(lambda params, spectra: spectra(params))
 
 LARGEST_FOLD = 2e7
 """Numbers in the largest tensor that :func:`fold` makes, and no more evaluations than 1/1000 of that."""
-PROBES = 4
-"""Points of the other parameters at which a slice along one of them is taken."""
 
 
-def fold(signal: Scattering, folding: Folding, variance: np.ndarray) -> Component:
+def fold(signal: Scattering, folding: Folding, precision: Precision) -> Component:
     """``signal`` as a series in the parameters of ``folding``; as it is where that would be too large."""
     time, groups = fold_time(signal.time, folding), np.arange(len(signal.flux.components))
     if time is None:
@@ -320,7 +318,7 @@ def fold(signal: Scattering, folding: Folding, variance: np.ndarray) -> Componen
         rows = np.asarray(time) if isinstance(time, Array) else time.rows
         _, first, groups = np.unique(rows, axis=0, return_index=True, return_inverse=True)
         time = time[first] if isinstance(time, Array) else time.some(first)
-    variance = variance if variance.ndim == 1 else variance.sum(axis=1)
+    variance = (precision if precision.variance.ndim == 1 else precision.over(axis=1)).value
     probe = _Probe(signal, folding, groups.ravel(), 1 / np.sqrt(variance))
     axes = {v.name: probe.axis(v) for v in (*folding.inner, *folding.outer)}
     moving = {name for name, axis in axes.items() if axis.nodes.size > 1}
@@ -376,22 +374,34 @@ class _Probe:
     def axis(self, variable: Variable) -> Axis:
         """The curves along one parameter, from slices at several values of all the others."""
         knots, others = len(variable.values), (*self.folding.inner, *self.folding.outer)
-        columns = {variable.name: np.tile(variable.values, PROBES)}
-        for k, other in enumerate(v for v in others if v.name in self.own and v.name != variable.name):
-            # the nominal point and the end first, then some in general position
-            fractions = np.array([1.0, *((np.arange(1, PROBES - 1) * (0.382 + 0.11 * k)) % 1)])
-            probes = other.values[np.round(fractions * (len(other.values) - 1)).astype(int)]
-            columns[other.name] = np.repeat(np.append(self.folding.params[other.name], probes), knots)
+        probes = self.probes([v for v in others if v.name in self.own and v.name != variable.name])
+        count = len(next(iter(probes.values()))) if probes else 1
+        columns = {name: np.repeat(values, knots) for name, values in probes.items()}
+        columns[variable.name] = np.tile(variable.values, count)
         if variable.name in self.moving:
-            probes = {name: column[::knots] for name, column in columns.items() if name != variable.name}
             slices = self.spectra(self.responses({variable.name: variable.values}), self.recoils(probes))
         elif variable.name in self.own:
             slices = self.spectra(self.responses({}), self.recoils(columns))
-            slices = np.moveaxis(slices.reshape(-1, PROBES, knots, *slices.shape[2:]), 2, 0)
+            slices = np.moveaxis(slices.reshape(-1, count, knots, *slices.shape[2:]), 2, 0)
         else:
             slices = np.zeros((knots, 1, 1))
         slices = slices * self.weight[: slices.shape[-2], None]
         return Axis.of(variable, slices.reshape(knots, -1), self.folding.tolerance / 100)
+
+    def probes(self, others: Sequence[Variable]) -> dict[str, np.ndarray]:
+        """Values of the other parameters: nominal, some in general position, and all corners of those of interest.
+
+        Where a signal is large, it is so in a corner.
+        """
+        outer = [v for v in others if v in self.folding.outer][:4]
+        corners = np.stack(np.meshgrid(*([0.0, 1.0] for _ in outer), indexing="ij"), axis=-1).reshape(-1, len(outer))
+        found = {}
+        for k, other in enumerate(others):
+            middle = (np.arange(1, 3) * (0.382 + 0.11 * k)) % 1
+            ends = corners[:, outer.index(other)] if other in outer else np.full(len(corners), 0.5)
+            values = other.values[np.round(np.append(middle, ends) * (len(other.values) - 1)).astype(int)]
+            found[other.name] = np.append(self.folding.params[other.name], values)
+        return found
 
 
 BLOCK = 128
