@@ -11,6 +11,7 @@ from .cache import enable_compilation_cache as enable_compilation_cache  # noqa:
 from .datasets import load as load  # noqa: E402
 from .exposure import scaled as scaled  # noqa: E402
 from .exposure import with_exposure as with_exposure  # noqa: E402
+from .inference import feldman_cousins as feldman_cousins  # noqa: E402
 from .inference import fisher as fisher  # noqa: E402
 from .inference import fit as fit  # noqa: E402
 from .inference import forecast as forecast  # noqa: E402

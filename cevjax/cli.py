@@ -1,4 +1,5 @@
-"""The command line: ``cevjax list | xsec | predict | fit | interval | scan | contours | toys | forecast | run | data``.
+"""The command line: ``cevjax list | xsec | predict | fit | interval | scan | contours | toys |
+feldman-cousins | forecast | run | data``.
 
 Exit status: 0 on success, 2 on unusable input, 1 when the job itself failed.
 """
@@ -33,6 +34,7 @@ from .datasets import load, statistics
 from .electrons import Electron, effective_charge
 from .errors import CevjaxError, InvalidValueError
 from .form_factors import FORM_FACTORS, form_factor
+from .inference import feldman_cousins as run_feldman_cousins
 from .inference import fit as run_fit
 from .inference import forecast as run_forecast
 from .inference import interval as run_interval
@@ -142,7 +144,8 @@ def command(function: Callable[..., None], group: typer.Typer = app) -> Callable
             err.print(f"Error: {error}", soft_wrap=True)
             raise typer.Exit(1) from None
 
-    return group.command(function.__name__.removeprefix(f"{group.info.name}_").rstrip("_"))(wrapper)
+    name = function.__name__.removeprefix(f"{group.info.name}_").rstrip("_").replace("_", "-")
+    return group.command(name)(wrapper)
 
 
 def _setup(
@@ -594,6 +597,49 @@ def toys(
         from . import plots
 
         plots.save(plots.toys(result), plot)
+
+
+@data_command
+def feldman_cousins(
+    like: Likelihood,
+    values: dict[str, float],
+    grid: Grid,
+    out_: Annotated[Path, typer.Option("--out", metavar="FILE", help="File of the result: .nc or .zarr.")],
+    cl: Levels = [0.6827, 0.90],  # noqa: B006
+    n_first: Annotated[int, typer.Option(help="Toys of the first round at each point.")] = 100,
+    n_max: Annotated[int, typer.Option(help="Largest number of toys at a point.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
+    free: Free = [],  # noqa: B006
+    resume: Resume = False,
+    workers: Workers = 0,
+    scheduler: Scheduler = None,
+    plot: PlotOption = None,
+    json: Json = None,
+) -> None:
+    """Confidence regions by toys at every point of a grid, and by Wilks' theorem beside."""
+    axes = analysis.parse_grid(grid, "--grid")
+    where = {"out": out_, "resume": resume, "workers": workers, "scheduler": scheduler, "progress": True}
+    result = run_feldman_cousins(like, axes, tuple(cl), n_first, n_max, seed, free, values, **where)
+    facts = result.scan.facts
+    both = {"toys": _regions(result.toys, cl), "Wilks": _regions(result.wilks, cl)}
+    numbers = {key: facts[key] for key in ("n_toys", "n_lost", "n_failed", "seconds")}
+    data = {**describe(like, "feldman-cousins"), "out": str(out_), "chi2_min": result.scan.chi2_min, **numbers}
+    if not _emit(json, {**data, "regions": both}):
+        for name, regions in both.items():
+            out.print(f"by {name}", style="italic")
+            for region in regions:
+                out.print(f"    {region['text']}", soft_wrap=True)
+        toys_lost = f"{facts['n_toys']} toys, {facts['n_lost']} of them lost"
+        out.print(f"{toys_lost}; {facts['n_failed']} points failed; {facts['seconds']:.2f} s; written to {out_}")
+    if plot:
+        from . import plots
+
+        pair, names = [result.wilks, result.toys], ["Wilks", "toys"]
+        figure = plots.plane(pair, cl, labels=names) if len(axes) == 2 else plots.projections(pair, labels=names)
+        plots.save(figure, plot)
+    if facts["n_failed"]:
+        err.print(f"{facts['n_failed']} points failed: see `status` in the file.")
+        raise typer.Exit(1)
 
 
 @data_command

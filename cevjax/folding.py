@@ -33,6 +33,7 @@ def fold(
     fixed: Mapping[str, float],
     tolerance: float = TOLERANCE,
     points: Mapping[str, Sequence[float]] | None = None,
+    reach: float | None = None,
 ) -> Likelihood:
     """``like`` with its signals folded, for fits of ``fitted`` at values of ``held`` within ranges.
 
@@ -43,6 +44,7 @@ def fold(
         fixed: values of all others.
         tolerance: in standard deviations of the counts of a bin; what is left out of a series is smaller.
         points: {name: values} of parameters that stay at one of these in each fit, and need no range.
+        reach: range of constrained nuisances, in standard deviations; None for :data:`REACH`.
 
     Returns:
         A likelihood for parameters within :func:`ranges`, where it agrees with ``like`` about as well as ``tolerance``
@@ -50,7 +52,7 @@ def fold(
     """
     points = {name: tuple(map(float, values)) for name, values in (points or {}).items()}
     held = {**held, **{name: (values[0], values[-1]) for name, values in points.items()}}
-    where = {name: pair for name, pair in ranges(like, fitted, held).items() if name not in fixed}
+    where = {name: pair for name, pair in ranges(like, fitted, held, reach or REACH).items() if name not in fixed}
     variables = {n: Variable(like.parameters[n], *pair, points.get(n, ())) for n, pair in where.items()}
     nuisances = {name for name in fitted if like.parameters[name].nuisance}
     moving = {name: float(np.clip(like.parameters[name].nominal, *pair)) for name, pair in where.items()}
@@ -82,7 +84,7 @@ def precision(measurement: Measurement, total: np.ndarray, others: np.ndarray) -
 
 
 def ranges(
-    like: Likelihood, fitted: Sequence[str], held: Mapping[str, tuple[float, float]]
+    like: Likelihood, fitted: Sequence[str], held: Mapping[str, tuple[float, float]], reach: float = REACH
 ) -> dict[str, tuple[float, float]]:
     """Where a folded likelihood is made for: {name: (low, high)} of all parameters that are not fixed."""
     found = dict(held)
@@ -91,7 +93,7 @@ def ranges(
         low, high = parameter.search_range()
         if parameter.constraint:
             mean, sigma = parameter.constraint
-            low, high = max(parameter.bounds[0], mean - REACH * sigma), min(parameter.bounds[1], mean + REACH * sigma)
+            low, high = max(parameter.bounds[0], mean - reach * sigma), min(parameter.bounds[1], mean + reach * sigma)
         found[name] = (low, high)
     return found
 

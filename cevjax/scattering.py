@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
@@ -394,7 +395,7 @@ class _Probe:
         Where a signal is large, it is so in a corner.
         """
         outer = [v for v in others if v in self.folding.outer][:4]
-        corners = np.stack(np.meshgrid(*([0.0, 1.0] for _ in outer), indexing="ij"), axis=-1).reshape(-1, len(outer))
+        corners = np.array(list(itertools.product((0.0, 1.0), repeat=len(outer))))
         found = {}
         for k, other in enumerate(others):
             middle = (np.arange(1, 3) * (0.382 + 0.11 * k)) % 1

@@ -79,7 +79,7 @@ class Table(eqx.Module):
 
 
 class Curves(eqx.Module):
-    """Functions of one parameter: cubic splines on even knots, constant a little outside.
+    """Functions of one parameter: cubic splines on even knots, constant outside.
 
     Args:
         variable: the parameter and its range.
@@ -105,7 +105,7 @@ class Curves(eqx.Module):
         """All functions, shape (functions,)."""
         u = (jnp.asarray(params[self.name], float) - self.centre) / self.scale
         u = jnp.arcsinh(u) if self.decades else u
-        at = jnp.clip((u - self.low) / self.step, -0.01, KNOTS - 0.99)  # derivatives at the ends are those inside
+        at = jnp.clip((u - self.low) / self.step, -1e-6, KNOTS - 1 + 1e-6)  # derivatives at the ends are those inside
         first = jnp.clip(jnp.floor(at).astype(int), 0, KNOTS - 2)
         weights = (at - first) ** np.arange(4) @ CARDINAL_CUBIC
         return weights @ self.coefficients[first + np.arange(4)]
@@ -140,17 +140,16 @@ class Series(eqx.Module):
     coefficients: Array
 
     def __call__(self, params: Mapping[str, ArrayLike]) -> Array:
-        return jnp.tensordot(_products(self.inner, self.inner_terms, params), self.outer_sum(params), axes=1)
-
-    def outer_sum(self, params: Mapping[str, ArrayLike]) -> Array:
-        """The coefficients of the inner terms."""
-        if not self.outer:
-            return self.coefficients[:, 0]
-        return jnp.tensordot(self.coefficients, _products(self.outer, self.outer_terms, params), axes=(1, 0))
+        # the inner ones first: for a batch of points that is one product with the matrix of coefficients
+        by_outer = jnp.tensordot(_products(self.inner, self.inner_terms, params), self.coefficients, axes=1)
+        return jnp.tensordot(_products(self.outer, self.outer_terms, params), by_outer, axes=1)
 
     def hold(self, params: Mapping[str, ArrayLike]) -> Series:
         """The same function with its outer parameters held."""
-        return Series(self.inner, (), self.inner_terms, (), self.outer_sum(params)[:, None])
+        if not self.outer:
+            return self
+        held = jnp.tensordot(self.coefficients, _products(self.outer, self.outer_terms, params), axes=(1, 0))
+        return Series(self.inner, (), self.inner_terms, ((),), held[:, None])
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from cevjax.exposure import scaled
 from cevjax.inference.fit import problem
 from cevjax.inference.minimize import reach
 from cevjax.likelihood import nll
-from cevjax.measurement import Background, Component, FoldedTime, Folding, Norm, Spread, fold_time
+from cevjax.measurement import Background, Component, FoldedTime, Folding, Norm, Precision, Spread, fold_time
 from cevjax.response import BinnedTime
 from cevjax.scattering import FoldedScattering, Scattering
 from cevjax.series import KNOTS, Variable
@@ -287,7 +287,7 @@ def test_flux_components_that_arrive_alike_are_one(likelihood):
     signal = like.measurements[0].components[0]
     apart = np.arange(33.0).reshape(3, 11)
     other = eqx.tree_at(lambda c: c.time, signal, jnp.asarray(apart))
-    found = scattering.fold(other, _nothing_moves(like), np.full((9, 11), 10.0))
+    found = scattering.fold(other, _nothing_moves(like), Precision(np.full((9, 11), 10.0), np.full((9, 11), np.inf)))
     np.testing.assert_allclose(found.time, apart)
     point = like.nominal()
     np.testing.assert_allclose(found(point, like.interaction), other(point, like.interaction), rtol=1e-10)

@@ -1,5 +1,7 @@
 """Inference on a likelihood: functions, not methods."""
 
+from .feldman_cousins import FeldmanCousinsResult as FeldmanCousinsResult
+from .feldman_cousins import feldman_cousins as feldman_cousins
 from .fit import fit as fit
 from .forecast import fisher as fisher
 from .forecast import forecast as forecast

@@ -39,11 +39,11 @@ from .. import jobs
 from ..errors import InvalidValueError
 from ..folding import fold, tabulated
 from ..likelihood import Data, Likelihood, bins, expected_flat, nll
-from ..parameters import Parameter
 from ..provenance import identity, labels, provenance
 from ..registry import check_parameter
 from ..results import FitResult, describe, to_json, write_atomically
 from ..scans import CONVERGED, FAILED, RETRIED
+from ..series import Curves
 from .fit import Problem, problem, starting_points
 from .minimize import BATCH as EXACT_BATCH
 from .minimize import MAX_STEPS, Space, minimize, space
@@ -237,15 +237,27 @@ def prepare(
         raise InvalidValueError("Argument `poi` must name a parameter: this likelihood has no nuisances to fit.")
     kept = tuple(name for name in task.where.names if name not in poi)
     bound = Problem(space(like, kept), tuple(free), task.fixed, task.dropped)
-    held = {name: _reach(like.parameters[name], poi.get(name, ())) for name in task.free}
-    folded = fold(like, [name for name in kept if name not in free], held, task.fixed)
+    folded = _folded(like, poi, task, [name for name in kept if name not in free])
     return Setup(like, folded, tuple(poi), task, bound, tabulated(folded, task.where.names))
 
 
-def _reach(parameter: Parameter, values: Sequence[float]) -> tuple[float, float]:
-    """How far fits of toys may go: to the bounds, or the ends of the search range where there are none."""
-    low, high = (b if np.isfinite(b) else s for b, s in zip(parameter.bounds, parameter.search_range(), strict=True))
-    return min([low, *values]), max([high, *values])
+def _folded(like: Likelihood, poi: Mapping[str, Sequence[float]], task: Problem, fitted: Sequence[str]) -> Likelihood:
+    """The folded likelihood, within the search ranges of parameters of interest.
+
+    Of those that enter quadratically, with three functions at most, it is as good within the bounds.
+    """
+    held = {}
+    for name in task.free:
+        low, high = like.parameters[name].search_range()
+        held[name] = min([low, *poi.get(name, ())]), max([high, *poi.get(name, ())])
+    folded = fold(like, fitted, held, task.fixed, reach=5.0)
+    functions = dict.fromkeys(task.free, 0)
+    for curves in jax.tree.leaves(folded.measurements, is_leaf=lambda x: isinstance(x, Curves)):
+        if isinstance(curves, Curves) and curves.name in functions:
+            functions[curves.name] = max(functions[curves.name], curves.coefficients.shape[1])
+    wide = {name: like.parameters[name].bounds for name, count in functions.items() if 0 < count <= 3}
+    wide = {name: ends for name, ends in wide.items() if np.all(np.isfinite(ends)) and ends != held[name]}
+    return fold(like, fitted, {**held, **wide}, task.fixed, reach=5.0) if wide else folded
 
 
 class Fits(NamedTuple):
@@ -323,14 +335,17 @@ def descend(
         data: of the toys.
         batch: fits per compiled call.
         steps: that a fit may take at first, and again and again, together with the others that need more.
+
+    Toys whose starting point is nan are left out: their nll is infinite.
     """
     n = len(starts)
     if not where.names:
         value = evaluate(like, fixed, data, batch)
         return Fits(np.zeros((n, 0)), value, np.isfinite(value))
     found = Fits(np.array(starts), np.full(n, np.inf), np.zeros(n, bool))
+    wanted = np.all(np.isfinite(starts), axis=1)
     for limit in steps:
-        left = np.flatnonzero(~found.converged)
+        left = np.flatnonzero(wanted & ~found.converged)
         if not len(left):
             break
         points, some, here = where.decode(found.u[left]), take(data, left), columns_at(fixed, left)
@@ -562,24 +577,27 @@ def _expand(like: Likelihood, names: tuple[str, ...], columns: dict[str, Array])
     return jax.vmap(at)(columns)
 
 
-def modes(setup: Setup, task: Problem, fixed: Mapping[str, Any], data: Data, first: np.ndarray) -> Fits:
+def modes(
+    setup: Setup, like: Likelihood, task: Problem, fixed: Mapping[str, Any], data: Data, first: np.ndarray
+) -> Fits:
     """The minima of the nll of one toy, the lowest first, found from many starts.
 
     Args:
         setup: of the fits.
+        like: its likelihood, folded or not.
         task: which parameters.
         fixed: values of all others.
         data: of the toy.
         first: where to start besides the points that are spread over the search ranges: rows of coordinates.
     """
-    spread = task.where.encode(starting_points(setup.like, task, STARTS if task.free else 1))
-    starts = np.concatenate([first, spread])
-    found = descend_exactly(setup, task.where, starts, fixed, repeat(data, len(starts)))
+    count = max(STARTS - len(first), 1) if task.free else 1
+    starts = np.concatenate([first, task.where.encode(starting_points(setup.like, task, count))])
+    found = descend(like, task.where, starts, fixed, repeat(data, len(starts)), EXACT_BATCH, (MAX_STEPS,))
     order = np.argsort(np.where(found.converged, found.nll, np.inf), kind="stable")
     kept = [order[0]]
     for i in order[1:]:
         relevant = found.converged[i] and found.nll[i] < found.nll[order[0]] + RELEVANT
-        if relevant and separate(setup, task, fixed, data, found.u[i], found.u[kept]):
+        if relevant and separate(like, task, fixed, data, found.u[i], found.u[kept]):
             kept.append(i)
     return take(found, np.array(kept))
 
@@ -590,7 +608,7 @@ def repeat(data: Data, n: int) -> Data:
 
 
 def separate(
-    setup: Setup, task: Problem, fixed: Mapping[str, Any], data: Data, u: np.ndarray, others: np.ndarray
+    like: Likelihood, task: Problem, fixed: Mapping[str, Any], data: Data, u: np.ndarray, others: np.ndarray
 ) -> bool:
     """Whether the nll of a toy has a barrier on the straight lines from ``u`` to all ``others``."""
     if np.any(np.all(np.abs(u - others) < 0.1, axis=1)):
@@ -598,7 +616,7 @@ def separate(
     fractions = np.linspace(0, 1, 5)[:, None]
     lines = np.concatenate([u + fractions * (other - u) for other in others])
     columns = dict(zip(task.where.names, task.where.decode(lines).T, strict=True))
-    height = evaluate(setup.like, {**fixed, **columns}, repeat(data, len(lines)), EXACT_BATCH).reshape(len(others), -1)
+    height = evaluate(like, {**fixed, **columns}, repeat(data, len(lines)), EXACT_BATCH).reshape(len(others), -1)
     return bool(np.all(np.max(height, axis=1) > np.maximum(height[:, 0], height[:, -1]) + BARRIER))
 
 
@@ -651,8 +669,8 @@ def places(
     points = [known[0]]
     if task.free:
         points += [*sides(setup, task, known[0], information, fixed, asimov)]
-        for u in (*modes(setup, task, fixed, asimov, known[:1]).u, *known[1:]):
-            if len(points) <= MODES and separate(setup, task, fixed, asimov, u, np.array(points)):
+        for u in (*modes(setup, setup.folded, task, fixed, asimov, known[:1]).u, *known[1:]):
+            if len(points) <= MODES and separate(setup.folded, task, fixed, asimov, u, np.array(points)):
                 points.append(u)
     others = task.where.decode(np.reshape(points[1:], (len(points) - 1, len(known[0]))))
     return (first, *(tangent for tangent, _ in tangents(setup, task, others, fixed))), information
@@ -669,12 +687,12 @@ class Experiment(NamedTuple):
     params: dict[str, float]
     truth: Truth
     starts: tuple[tuple[Tangent, ...], tuple[Tangent, ...]]
-    chi2: tuple[float, float]
-    """Of the real data, with the parameters under test fixed and with them free."""
-    best_fit: dict[str, float]
-    """All parameters of the latter."""
     n_flat: int
     """Fitted parameters without effect."""
+    chi2: tuple[float, float]
+    """Of the real data, with the parameters under test fixed and with them free; nan if not known."""
+    best_fit: dict[str, float]
+    """All parameters of the latter."""
 
     @classmethod
     def of(cls, setup: Setup, poi: Mapping[str, float]) -> Experiment:
@@ -686,44 +704,80 @@ class Experiment(NamedTuple):
         like, (bound, free) = setup.like, (setup.bound, setup.free)
         data = jax.tree.map(lambda x: np.asarray(x)[None], like.data)
         held = {**bound.fixed, **poi}
-        first = modes(setup, bound, held, data, np.zeros((0, len(bound.where.names))))
-        second = modes(setup, free, free.fixed, data, widen(setup, first.u[:1], poi)) if poi else first
+        first = modes(setup, like, bound, held, data, np.zeros((0, len(bound.where.names))))
+        second = modes(setup, like, free, free.fixed, data, widen(setup, first.u[:1], poi)) if poi else first
         if not (first.converged[0] and second.converged[0]):
             raise InvalidValueError("The fit of the data did not converge: toys need one at the values under test.")
-        params = {**held, **_values(bound, first.u[0])}
-        truth = Truth.at(like, params)
-        starts, information = places(setup, bound, held, first.u, truth.asimov)
-        if poi:
-            known = np.concatenate([widen(setup, first.u[:1], poi), second.u])
-            more, information = places(setup, free, free.fixed, known, truth.asimov)
+        found = cls.at(setup, poi, first.u, second.u)
         highest, least = (2 * max(float(x), 0.0) for x in (first.nll[0], min(first.nll[0], second.nll[0])))
+        return found._replace(chi2=(highest, least), best_fit={**free.fixed, **_values(free, second.u[0])})
+
+    @classmethod
+    def at(cls, setup: Setup, poi: Mapping[str, float], first: np.ndarray, second: np.ndarray) -> Experiment:
+        """The experiment at ``poi``, without the real data.
+
+        Args:
+            setup: of the fits.
+            poi: values of the parameters under test.
+            first: coordinates of all other parameters; in further rows, where else fits of them may end.
+            second: where fits with the parameters under test free may end.
+        """
+        held = {**setup.bound.fixed, **poi}
+        params = {**held, **_values(setup.bound, first[0])}
+        truth = Truth.at(setup.like, params)
+        starts, information = places(setup, setup.bound, held, first, truth.asimov)
+        more = starts
+        if poi:
+            known = np.concatenate([widen(setup, first[:1], poi), second])
+            more, information = places(setup, setup.free, setup.free.fixed, known, truth.asimov)
         n_flat = int(np.sum(np.diag(information) < 1e-10))
-        best = {**free.fixed, **_values(free, second.u[0])}
-        return cls(setup, dict(poi), params, truth, (starts, more if poi else starts), (highest, least), best, n_flat)
+        return cls(setup, dict(poi), params, truth, (starts, more), n_flat, (np.nan, np.nan), {})
 
     @property
     def t(self) -> float:
         """The test statistic of the real data."""
         return self.chi2[0] - self.chi2[1]
 
-    def starting(self, data: Data) -> tuple[np.ndarray, np.ndarray]:
-        """Where the two fits of toys start, shapes (starts, toys, parameters)."""
-        boxes = (box_of(self.setup, task.where) for task in (self.setup.bound, self.setup.free))
-        first, second = (
-            np.stack([point.start(data, box) for point in points])
-            for points, box in zip(self.starts, boxes, strict=True)
-        )
-        return first, second
+    def starting(self, data: Data, counts: Sequence[int] = (0, 0)) -> tuple[np.ndarray, np.ndarray]:
+        """Where the two fits of toys start, shapes (starts, toys, parameters); nan to fill up to some counts."""
+        found = []
+        for task, points, count in zip((self.setup.bound, self.setup.free), self.starts, counts, strict=True):
+            box = box_of(self.setup, task.where)
+            starts = np.stack([point.start(data, box) for point in points])
+            missing = np.full((max(count - len(points), 0), *starts.shape[1:]), np.nan)
+            found.append(np.concatenate([starts, missing]))
+        return found[0], found[1]
 
     def fit(self, key: Array, indices: np.ndarray) -> Pair:
         """Draw toys and fit them."""
+        return fit_toys([self], [key], np.zeros(len(indices), int), indices)
 
-        def block(rows: np.ndarray) -> tuple[Data, Firsts]:
-            data = self.truth.draw(key, rows)
-            return data, first_steps(self.setup, self.starting(data), self.poi, data)
 
-        data, firsts = join(in_threads(block, [indices[i : i + BLOCK] for i in range(0, len(indices), BLOCK)]))
-        return last_steps(self.setup, firsts, self.poi, data)
+def fit_toys(experiments: Sequence[Experiment], keys: Sequence[Array], which: np.ndarray, indices: np.ndarray) -> Pair:
+    """Draw toys of several experiments, which have one setup, and fit them together.
+
+    Args:
+        experiments: where toys are drawn.
+        keys: random key of each.
+        which: for each toy, the number of its experiment; in increasing order.
+        indices: its index among the toys of that experiment.
+    """
+    setup, poi = experiments[0].setup, experiments[0].poi
+    if len(experiments) > 1:
+        poi = {name: np.array([experiment.poi[name] for experiment in experiments])[which] for name in setup.poi}
+    counts = [max(len(experiment.starts[i]) for experiment in experiments) for i in (0, 1)]
+
+    def block(rows: np.ndarray) -> tuple[Data, Firsts]:
+        drawn, starts = [], []
+        for k in np.unique(which[rows]):
+            drawn.append(experiments[k].truth.draw(keys[k], indices[rows[which[rows] == k]]))
+            starts.append(experiments[k].starting(drawn[-1], counts))
+        data, first = join(drawn), tuple(np.concatenate(parts, axis=1) for parts in zip(*starts, strict=True))
+        return data, first_steps(setup, (first[0], first[1]), columns_at(poi, rows), data)
+
+    rows = np.arange(len(which))
+    data, firsts = join(in_threads(block, [rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]))
+    return last_steps(setup, firsts, poi, data)
 
 
 def _values(task: Problem, u: np.ndarray) -> dict[str, float]:
