@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,11 +25,13 @@ def hashes(like: Likelihood) -> dict[str, str]:
 
 
 def _hash(tree: Any) -> str:
-    """Of the arrays in a pytree, and of everything that is no array but a number or a word."""
+    """Of the arrays in a pytree, and of everything else in it as text."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.asarray(leaf).tobytes() if eqx.is_array_like(leaf) else repr(leaf).encode())
+    # where an object lies in memory differs from process to process
+    digest.update(re.sub(r" at 0x[0-9a-f]+", "", eqx.tree_pformat(tree)).encode())
     return digest.hexdigest()[:16]
 
 

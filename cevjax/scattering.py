@@ -321,7 +321,10 @@ def fold(signal: Scattering, folding: Folding, precision: Precision) -> Componen
         time = time[first] if isinstance(time, Array) else time.some(first)
     variance = (precision if precision.variance.ndim == 1 else precision.over(axis=1)).value
     probe = _Probe(signal, folding, groups.ravel(), 1 / np.sqrt(variance))
-    axes = {v.name: probe.axis(v) for v in (*folding.inner, *folding.outer)}
+    slices = {v: probe.slices(v) for v in (*folding.inner, *folding.outer)}
+    if not all(np.all(np.isfinite(found)) for found in slices.values()):
+        return signal
+    axes = {v.name: Axis.of(v, found, folding.tolerance / 100) for v, found in slices.items()}
     moving = {name for name, axis in axes.items() if axis.nodes.size > 1}
     inner, outer = ([axes[v.name] for v in group if v.name in moving] for group in (folding.inner, folding.outer))
     by_response, by_recoils = probe.split((*inner, *outer))
@@ -330,6 +333,8 @@ def fold(signal: Scattering, folding: Folding, precision: Precision) -> Componen
     if size > LARGEST_FOLD or 1e3 * max(n_response, n_recoils) > LARGEST_FOLD:
         return signal
     tensor = probe.spectra(probe.responses(grid(by_response)), probe.recoils(grid(by_recoils)))
+    if not np.all(np.isfinite(tensor)):
+        return signal
     shape = [a.nodes.size for a in (*by_response, *by_recoils)]
     order = [[a.variable.name for a in (*by_response, *by_recoils)].index(a.variable.name) for a in (*inner, *outer)]
     tensor = np.moveaxis(tensor.reshape(*shape, *tensor.shape[2:]), order, range(len(order)))
@@ -372,8 +377,8 @@ class _Probe:
         flat = flat.reshape(*responses.shape[:2], *recoils.shape[:2])
         return np.moveaxis(flat, 1, 2)
 
-    def axis(self, variable: Variable) -> Axis:
-        """The curves along one parameter, from slices at several values of all the others."""
+    def slices(self, variable: Variable) -> np.ndarray:
+        """The signal along one parameter, in units of its precision, at several values of all the others."""
         knots, others = len(variable.values), (*self.folding.inner, *self.folding.outer)
         probes = self.probes([v for v in others if v.name in self.own and v.name != variable.name])
         count = len(next(iter(probes.values()))) if probes else 1
@@ -386,8 +391,7 @@ class _Probe:
             slices = np.moveaxis(slices.reshape(-1, count, knots, *slices.shape[2:]), 2, 0)
         else:
             slices = np.zeros((knots, 1, 1))
-        slices = slices * self.weight[: slices.shape[-2], None]
-        return Axis.of(variable, slices.reshape(knots, -1), self.folding.tolerance / 100)
+        return (slices * self.weight[: slices.shape[-2], None]).reshape(knots, -1)
 
     def probes(self, others: Sequence[Variable]) -> dict[str, np.ndarray]:
         """Values of the other parameters: nominal, some in general position, and all corners of those of interest.

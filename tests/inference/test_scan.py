@@ -262,7 +262,7 @@ def test_planes_with_a_third_coupling_free(csi_likelihood):
     """Rows start from their predecessors, and yet change bands where they must."""
     like = csi_likelihood("2303.09360", nsi=True)
     axes = {"eps_dV_mumu": np.linspace(-0.3, 0.3, 20), "eps_dV_ee": np.linspace(-0.4, 0.6, 33)}
-    assert_is_the_lowest_mode(like, axes, "eps_uV_ee", np.linspace(-1.2, 1.2, 97), atol=5e-2)
+    assert_is_the_lowest_mode(like, axes, "eps_uV_ee", np.linspace(-2, 2, 201), atol=5e-2)
 
 
 @pytest.mark.slow
@@ -297,13 +297,14 @@ def test_a_light_vector_with_its_coupling_free(csi_likelihood):
     ids=lambda x: x if isinstance(x, str) else "",
 )  # fmt: skip
 def test_folded_scans_are_exact_ones(name, of, axes):
-    """Whatever spans decades, oscillates or begins somewhere: where it is allowed to 1e-3, where it is not to 3e-2."""
+    """Whatever spans decades, oscillates or begins somewhere; and nothing that is excluded comes back."""
     like = cevjax.Likelihood(cevjax.load(name), cevjax.StandardModel() + cevjax.interaction(of))
     result, exact = cevjax.scan(like, axes), cevjax.scan(like, axes, exact=True)
     difference, height = np.abs(result.chi2 - exact.chi2), exact.delta_chi2
-    for limit, atol in ((12.0, 2e-3), (100.0, 3e-2)):
-        assert np.max(difference[height < limit]) < atol, limit
-    assert np.all(result.delta_chi2[height > 100] > 30)  # nothing that is excluded comes back
+    assert np.max(difference[height < 12]) < 2e-3
+    assert np.max(difference[height < 30]) < 1e-2
+    good = exact.status != FAILED
+    assert np.all((difference < 0.1 * np.maximum(height, 1.0))[good])
     assert abs(result.chi2_min - exact.chi2_min) < ATOL
 
 
