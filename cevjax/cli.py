@@ -177,7 +177,8 @@ def data_command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def wrapper(**kwargs: Any) -> None:
         _check_outputs(kwargs.get("plot"), kwargs.get("json"))
-        options = {name.rstrip("_"): str(x) if isinstance(x, Path) else x for name, x in kwargs.items()}
+        asked = {name.rstrip("_"): x for name, x in kwargs.items() if name not in ("json", "plot")}
+        options = {name: str(x) if isinstance(x, Path) else x for name, x in asked.items()}
         OPTIONS.set({"command": function.__name__, **options})
         like, values = _setup(**{name: kwargs.pop(name) for name in shared})
         function(like, values, **kwargs)

@@ -30,8 +30,9 @@ def _hash(tree: Any) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.asarray(leaf).tobytes() if eqx.is_array_like(leaf) else repr(leaf).encode())
-    # where an object lies in memory differs from process to process
-    digest.update(re.sub(r" at 0x[0-9a-f]+", "", eqx.tree_pformat(tree)).encode())
+    # as text, without what differs from process to process: places in memory, and whether a default is shown as one
+    text = re.sub(r"\s+", "", eqx.tree_pformat(tree))
+    digest.update(re.sub(r"at0x[0-9a-f]+|bounds=\(-inf,inf\),?", "", text).encode())
     return digest.hexdigest()[:16]
 
 

@@ -1,9 +1,11 @@
 """Shared by all tests: the compilation cache, the likelihoods, and where a full release may lie."""
 
+import gc
 import os
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 from hypothesis import settings
 
@@ -16,6 +18,18 @@ cevjax.enable_compilation_cache()
 settings.register_profile("reproducible", derandomize=True)
 settings.register_profile("explore", derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "reproducible"))
+
+
+MAPS = Path("/proc/self/maps")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory_maps():
+    """Every compiled function takes some of the 65,530 memory maps of a process, which crashes without any left."""
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 25_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammainccinv
@@ -30,16 +31,31 @@ from ..errors import InvalidValueError
 from ..likelihood import Likelihood
 from ..provenance import identity, labels, provenance
 from ..scans import CONVERGED, FAILED, ScanResult, assemble, check_format
-from .fit import fit
+from .fit import fit, starting_points
 from .scan import check_grid
-from .toys import SLACK, Experiment, Setup, check_count, fraction, prepare, random_key
+from .toys import (
+    CHUNK,
+    SLACK,
+    STARTS,
+    Experiment,
+    Fits,
+    Setup,
+    check_count,
+    descend_exactly,
+    fit_toys,
+    fraction,
+    in_threads,
+    lowest,
+    prepare,
+    random_key,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
 
-POINTS = 8
-"""Points of a chunk."""
-DOUBT = 2.0
+POINTS = 32
+"""Points of a chunk, whose toys are fitted together."""
+DOUBT = 3.0
 """Standard deviations of the p-value within which it is not clear on which side of 1 - cl a point lies."""
 
 
@@ -134,7 +150,7 @@ def feldman_cousins(
     >>> import cevjax
     >>> like = cevjax.Likelihood([cevjax.load("ess-si")], cevjax.StandardModel())
     >>> result = feldman_cousins(like, {"sin2_theta_w": [0.21, 0.24]}, n_max=100)
-    >>> result.p_value[1] > 0.5
+    >>> bool(result.p_value[1] > 0.5)
     True
     """
     began = time.perf_counter()
@@ -151,7 +167,10 @@ def feldman_cousins(
     part = None if path is None else path.with_name(f"{path.name}.part")
     best = fit(like, (*axes, *free), values)
     setup = prepare(like, {name: tuple(map(float, column)) for name, column in axes.items()}, free, values)
-    job = FeldmanCousinsJob(setup, axes, tuple(cl), n_first, n_max, seed, best.chi2_min)
+    names = setup.free.where.names
+    minima = [best.values, *(minimum.values for minimum in best.other_minima)]
+    known = setup.free.where.encode(np.array([[values[name] for name in names] for values in minima]))
+    job = FeldmanCousinsJob(setup, axes, tuple(cl), n_first, n_max, seed, best.chi2_min, known)
     chunks = jobs.run(job, part, resume=resume, workers=workers, scheduler=scheduler, progress=progress)
     columns = chunks.columns()
     facts = {
@@ -164,8 +183,9 @@ def feldman_cousins(
         "seconds": time.perf_counter() - began,
     }
     fitted = {name: best.values[name] for name in best.names}
-    known = {"best_fit": fitted, "facts": facts, "labels": labels(like)}
-    result = FeldmanCousinsResult(assemble(axes, columns, chi2_min=best.chi2_min, **known))
+    result = FeldmanCousinsResult(
+        assemble(axes, columns, chi2_min=best.chi2_min, best_fit=fitted, facts=facts, labels=labels(like))
+    )
     if path is not None and part is not None:
         result.save(path)
         shutil.rmtree(part)
@@ -182,6 +202,7 @@ class FeldmanCousinsJob(jobs.Job):
         n_first, n_max: numbers of toys.
         seed: of the random numbers.
         chi2_min: of the best fit to the data.
+        known: coordinates of the minima of the data, rows in the order of the free fit; the lowest first.
     """
 
     def __init__(
@@ -193,9 +214,10 @@ class FeldmanCousinsJob(jobs.Job):
         n_max: int,
         seed: int,
         chi2_min: float,
+        known: np.ndarray,
     ):
         self.setup, self.axes, self.cl, self.seed = setup, dict(axes), cl, seed
-        self.n_first, self.n_max, self.chi2_min = n_first, n_max, chi2_min
+        self.n_first, self.n_max, self.chi2_min, self.known = n_first, n_max, chi2_min, known
 
     @property
     def sizes(self):
@@ -215,36 +237,69 @@ class FeldmanCousinsJob(jobs.Job):
         }
 
     def compute(self, index):
-        first = index * POINTS
-        points = np.unravel_index(np.arange(first, first + self.sizes[index]), [len(x) for x in self.axes.values()])
-        rows = [
-            self.at({name: float(x[i]) for (name, x), i in zip(self.axes.items(), where, strict=True)}, first + k)
-            for k, where in enumerate(zip(*points, strict=True))
-        ]
+        numbers = index * POINTS + np.arange(self.sizes[index])
+        places = np.unravel_index(numbers, [len(x) for x in self.axes.values()])
+        poi = {name: x[i] for (name, x), i in zip(self.axes.items(), places, strict=True)}
+        data = self.fit_data(poi)
+        chi2 = np.where(data.converged, 2 * np.maximum(data.nll, 0.0), np.nan)
+        observed = np.maximum(chi2 - self.chi2_min, 0.0)
+        t = self.draw(poi, data, observed, numbers)
+        rows = [self.summary(*row) for row in zip(chi2, observed, t, strict=True)]
         return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
-    def at(self, poi: Mapping[str, float], number: int) -> dict[str, float | np.int8]:
-        """All about one point."""
-        names = [f"critical_{100 * cl:g}" for cl in self.cl]
-        try:
-            experiment = Experiment.of(self.setup, poi)
-        except InvalidValueError:  # the data cannot be fitted there
-            lost = dict.fromkeys(("chi2", "p_value", "p_error", *names), np.nan)
-            return {**lost, "n_toys": 0, "n_lost": 0, "status": np.int8(FAILED)}
-        observed = max(experiment.chi2[0] - self.chi2_min, 0.0)
-        t, key = np.empty(0), random_key(self.seed, number)
-        while len(t) < self.n_max and (not len(t) or self.doubtful(t, observed)):
-            more = np.arange(len(t), min(max(2 * len(t), self.n_first), self.n_max))
-            t = np.append(t, experiment.fit(key, more).t)
-        good = t[np.isfinite(t)]
-        p, error = fraction(good >= observed - SLACK)
-        critical = [float(np.quantile(good, cl)) if len(good) else np.nan for cl in self.cl]
-        counts = {"n_toys": len(t), "n_lost": len(t) - len(good)}
-        status = np.int8(CONVERGED if len(good) else FAILED)
-        known = {"chi2": experiment.chi2[0], "p_value": p, "p_error": error, **counts, "status": status}
-        return {**known, **dict(zip(names, critical, strict=True))}
+    def fit_data(self, poi: Mapping[str, np.ndarray]) -> Fits:
+        """The fits of the data at points, each from the nuisances of all known minima."""
+        setup, n = self.setup, len(next(iter(poi.values())))
+        names = setup.bound.where.names
+        starts = self.known[:, [setup.free.where.names.index(name) for name in names]]
+        if setup.bound.free:
+            spread = starting_points(setup.like, setup.bound, STARTS)
+            starts = np.concatenate([starts, setup.bound.where.encode(spread)])
+        fixed = {**setup.bound.fixed, **poi}
+        data = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], n, axis=0), setup.like.data)
+        return lowest(
+            [descend_exactly(setup, setup.bound.where, np.tile(start, (n, 1)), fixed, data) for start in starts]
+        )
+
+    def draw(
+        self, poi: Mapping[str, np.ndarray], data: Fits, observed: np.ndarray, numbers: np.ndarray
+    ) -> list[np.ndarray]:
+        """The test statistic of all toys at points, drawn in rounds where there is doubt: of all such points together.
+
+        Args:
+            poi: values of the parameters at the points.
+            data: fits of the data there.
+            observed: their test statistic.
+            numbers: of the points in the grid.
+        """
+        t, keys = [np.empty(0) for _ in numbers], [random_key(self.seed, int(number)) for number in numbers]
+        points = list(np.flatnonzero(data.converged))
+        values = {k: {name: float(column[k]) for name, column in poi.items()} for k in points}
+        at = lambda k: Experiment.at(self.setup, values[k], data.u[[k]], self.known)  # noqa: E731
+        experiments = dict(zip(points, in_threads(at, points), strict=True))
+        while points:
+            drawn = len(t[points[0]])
+            more = np.arange(drawn, min(max(2 * drawn, self.n_first), self.n_max))
+            which, indices = np.repeat(np.arange(len(points)), len(more)), np.tile(more, len(points))
+            here, found = [experiments[k] for k in points], []
+            for first in range(0, len(which), CHUNK):
+                rows = slice(first, first + CHUNK)
+                found.append(fit_toys(here, [keys[k] for k in points], which[rows], indices[rows]).t)
+            for k, new in zip(points, np.concatenate(found).reshape(len(points), -1), strict=True):
+                t[k] = np.append(t[k], new)
+            points = [k for k in points if len(t[k]) < self.n_max and self.doubtful(t[k], observed[k])]
+        return t
 
     def doubtful(self, t: np.ndarray, observed: float) -> bool:
         """Whether more toys are needed to tell on which side of each confidence level the data are."""
         p, error = fraction(t[np.isfinite(t)] >= observed - SLACK)
         return bool(any(abs(p - (1 - cl)) < DOUBT * error for cl in self.cl)) or not np.isfinite(p)
+
+    def summary(self, chi2: float, observed: float, t: np.ndarray) -> dict[str, float | np.int8]:
+        """All about one point."""
+        good = t[np.isfinite(t)]
+        p, error = fraction(good >= observed - SLACK)
+        critical = {f"critical_{100 * cl:g}": np.quantile(good, cl) if len(good) else np.nan for cl in self.cl}
+        counts = {"n_toys": len(t), "n_lost": len(t) - len(good)}
+        status = np.int8(CONVERGED if len(good) else FAILED)
+        return {"chi2": chi2, "p_value": p, "p_error": error, **counts, "status": status, **critical}

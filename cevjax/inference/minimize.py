@@ -87,7 +87,7 @@ def minimize(
     batch: int = BATCH,
     data: Data | None = None,
     tolerance: float = TOLERANCE,
-    max_steps: int = MAX_STEPS,
+    max_steps: int | None = None,
 ) -> Minimum:
     """Minimise the nll from each row of ``starts``.
 
@@ -102,14 +102,14 @@ def minimize(
         data: other data than those of ``like``, each array with one row a point.
         tolerance: in the nll; the last step gains less than that, and the error is a small part of the gain. Where the
             nll exceeds the number of bins by x, so that nothing fits, it is 1 + x/100 times as large.
-        max_steps: after which a point counts as not converged.
+        max_steps: after which a point counts as not converged; None for :data:`MAX_STEPS`.
     """
     u = where.encode(np.clip(starts, where.lower, where.upper))
     u, value, _, converged, steps = _run(like, where, u, fixed, held, batch, max_steps, data, tolerance)
     return Minimum(where.decode(u), value, converged, steps)
 
 
-def _run(like, where, u, fixed, held=(), batch=BATCH, max_steps=MAX_STEPS, data=None, tolerance=TOLERANCE):
+def _run(like, where, u, fixed, held=(), batch=BATCH, max_steps=None, data=None, tolerance=TOLERANCE):
     """Call the compiled minimiser in batches of one size, so that it is compiled once."""
     hold = np.array([name in held for name in where.names])
     each = tuple(name for name, value in fixed.items() if np.ndim(value))
@@ -120,6 +120,7 @@ def _run(like, where, u, fixed, held=(), batch=BATCH, max_steps=MAX_STEPS, data=
     centre = np.array([0.0 if p.decades else p.nominal for p in where.parameters])
     scale, decades = np.array([p.scale for p in where.parameters]), tuple(p.decades for p in where.parameters)
     maps = centre, scale, decades
+    max_steps = MAX_STEPS if max_steps is None else max_steps
     sharding = _over_devices()
     count = 1 if sharding is None else sharding.num_devices
     batch = -(-batch // count) * count

@@ -89,7 +89,7 @@ def scan(
     >>> like = cevjax.Likelihood([cevjax.load("coherent-csi-2021", statistic="2303.09360")], cevjax.StandardModel())
     >>> result = cevjax.scan(like, {"sin2_theta_w": [0.20, 0.22, 0.24, 0.26]})
     >>> [round(float(x), 1) for x in result.delta_chi2]
-    [1.5, 0.3, 0.1, 1.0]
+    [1.8, 0.3, 0.1, 1.0]
     """
     began = time.perf_counter()
     axes = check_grid(like, grid)

@@ -636,18 +636,20 @@ def sides(
         data: the expectation at the point.
     """
     found, (lower, upper) = [], box_of(setup, task.where)
+    distances = np.geomspace(1e-3, 1e2, BATCH // 2)
     for i, name in enumerate(task.where.names):
         if name not in task.free:
             continue
-        for sign in (-1, 1):
-            ladder = np.tile(u, (64, 1))
-            ladder[:, i] = np.clip(u[i] + sign * np.geomspace(1e-3, 1e2, 64), lower[i], upper[i])
-            columns = dict(zip(task.where.names, task.where.decode(ladder).T, strict=True))
-            height = evaluate(setup.folded, {**fixed, **columns}, repeat(data, len(ladder)))
+        ladder = np.tile(u, (BATCH, 1))
+        ladder[:, i] = np.clip(u[i] + np.concatenate([-distances, distances]), lower[i], upper[i])
+        columns = dict(zip(task.where.names, task.where.decode(ladder).T, strict=True))
+        heights = evaluate(setup.folded, {**fixed, **columns}, repeat(data, BATCH))
+        for side in (slice(None, BATCH // 2), slice(BATCH // 2, None)):
+            points, height = ladder[side], heights[side]
             k = int(np.argmax(height >= 0.5)) if np.any(height >= 0.5) else len(height) - 1
-            distance = np.abs(ladder[k, i] - u[i])
+            distance = np.abs(points[k, i] - u[i])
             if distance > 0 and information[i, i] * distance**2 < 0.5 * height[k]:
-                found.append(ladder[k])
+                found.append(points[k])
     return np.reshape(found, (len(found), len(u)))
 
 
@@ -750,10 +752,16 @@ class Experiment(NamedTuple):
 
     def fit(self, key: Array, indices: np.ndarray) -> Pair:
         """Draw toys and fit them."""
-        return fit_toys([self], [key], np.zeros(len(indices), int), indices)
+        return fit_toys([self], [key], np.zeros(len(indices), int), indices, self.poi)
 
 
-def fit_toys(experiments: Sequence[Experiment], keys: Sequence[Array], which: np.ndarray, indices: np.ndarray) -> Pair:
+def fit_toys(
+    experiments: Sequence[Experiment],
+    keys: Sequence[Array],
+    which: np.ndarray,
+    indices: np.ndarray,
+    poi: Mapping[str, Any] | None = None,
+) -> Pair:
     """Draw toys of several experiments, which have one setup, and fit them together.
 
     Args:
@@ -761,9 +769,10 @@ def fit_toys(experiments: Sequence[Experiment], keys: Sequence[Array], which: np
         keys: random key of each.
         which: for each toy, the number of its experiment; in increasing order.
         indices: its index among the toys of that experiment.
+        poi: values of the parameters under test, if they are the same in all: that is faster.
     """
-    setup, poi = experiments[0].setup, experiments[0].poi
-    if len(experiments) > 1:
+    setup = experiments[0].setup
+    if poi is None:
         poi = {name: np.array([experiment.poi[name] for experiment in experiments])[which] for name in setup.poi}
     counts = [max(len(experiment.starts[i]) for experiment in experiments) for i in (0, 1)]
 

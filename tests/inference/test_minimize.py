@@ -1,9 +1,13 @@
 """The minimiser on problems whose solution is known."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import cevjax
 from cevjax.inference import minimize as m
+from cevjax.likelihood import Data, nll
 
 
 def _setup(like, free=()):
@@ -65,10 +69,6 @@ def test_batches_do_not_change_the_result(csi_likelihood):
 
 
 def test_hessian_is_that_of_automatic_differentiation(csi_likelihood):
-    import jax
-
-    from cevjax.likelihood import nll
-
     like = csi_likelihood("2303.09360")
     where, fixed = _setup(like, ["sin2_theta_w"])
     point = np.array([0.24, 0.3, -0.2, 0.1, 0.05])
@@ -109,3 +109,106 @@ def test_few_steps_suffice(csi_likelihood, statistic):
     where, fixed = _setup(like, ["sin2_theta_w"])
     start = np.array([[like.parameters[n].nominal for n in where.names]])
     assert m.minimize(like, where, start, fixed).steps[0] <= 9
+
+
+# --- what a scan needs
+
+
+def test_values_of_each_point_are_as_good_as_held_ones(csi_likelihood):
+    like = csi_likelihood("2303.09360", nsi=True)
+    rng = np.random.default_rng(3)
+    columns = {"eps_uV_ee": rng.uniform(-0.3, 0.3, 21), "sin2_theta_w": rng.uniform(0.2, 0.3, 21)}
+    where, fixed = _setup(like, list(columns))
+    starts = np.column_stack([*columns.values(), np.zeros((21, len(like.nuisances)))])
+    held = m.minimize(like, where, starts, fixed, held=tuple(columns))
+    where, fixed = _setup(like)
+    given = m.minimize(like, where, starts[:, 2:], {**fixed, **columns}, batch=8)
+    np.testing.assert_allclose(given.nll, held.nll, atol=1e-8)
+    np.testing.assert_allclose(given.values, held.values[:, 2:], atol=1e-4)
+    assert np.all(given.converged) and given.steps.shape == (21,)
+
+
+def test_data_of_each_point(csi_likelihood):
+    like = csi_likelihood("2303.09360")
+    where, fixed = _setup(like)
+    rng = np.random.default_rng(4)
+    counts = rng.poisson(np.asarray(like.measurements[0].observed) + 1.0, (5, 9, 11)).astype(float)
+    auxiliary = rng.normal(size=(5, len(like.auxiliary)))
+    data = Data((jnp.asarray(counts),), jnp.asarray(auxiliary))
+    found = m.minimize(like, where, np.zeros((5, len(where.names))), fixed, batch=4, data=data)
+    for i in range(5):
+        other = like.with_data(Data((data.observed[0][i],), data.auxiliary[i]))
+        alone = m.minimize(other, where, np.zeros((1, len(where.names))), fixed)
+        assert found.nll[i] == pytest.approx(alone.nll[0], abs=1e-9)
+
+
+def test_a_looser_tolerance_takes_fewer_steps_and_keeps_its_promise(csi_likelihood):
+    like = csi_likelihood("default", nsi=True)
+    where, fixed = _setup(like)
+    rng = np.random.default_rng(5)
+    columns = {"eps_uV_ee": rng.uniform(-0.3, 0.5, 48), "eps_dV_ee": rng.uniform(-0.3, 0.5, 48)}
+    starts = np.zeros((48, len(where.names)))
+    sharp, loose = (
+        m.minimize(like, where, starts, {**fixed, **columns}, tolerance=tolerance) for tolerance in (1e-8, 1e-4)
+    )
+    assert np.all(sharp.converged) and np.all(loose.converged)
+    assert np.sum(loose.steps) < np.sum(sharp.steps)
+    fits = sharp.nll < 99
+    assert fits.sum() > 10 and np.max(np.abs(loose.nll - sharp.nll)[fits]) < 1e-4
+    # where nothing fits less is asked
+    allowed = 1e-4 * (1 + np.maximum(sharp.nll - 99, 0) / 100)
+    assert np.all(np.abs(loose.nll - sharp.nll) < allowed)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(("coherent-csi-2021",), id="csi"),
+        pytest.param(("coherent-lar-2020", "conus-plus-2025"), id="lar and conus", marks=pytest.mark.slow),
+        pytest.param(("coherent-csi-2017",), id="csi17", marks=pytest.mark.slow),
+        pytest.param(("dresden-ii-2022",), id="dresden", marks=pytest.mark.slow),
+        pytest.param(("coherent-csi-2021", "coherent-lar-2020", "dresden-ii-2022"), id="joint", marks=pytest.mark.slow),
+    ],
+)
+def test_gradients_are_those_of_automatic_differentiation(names):
+    """Components are differentiated by the parameters that they name, and nothing is lost between them."""
+    like = cevjax.Likelihood([cevjax.load(name) for name in names], cevjax.StandardModel() + cevjax.NSI())
+    where, fixed = _setup(like, ["sin2_theta_w", "eps_uV_ee", "eps_dV_mumu"])
+    rng = np.random.default_rng(6)
+    nominal = np.array([p.nominal for p in where.parameters])
+    scale = np.array([p.scale for p in where.parameters])
+    points = np.clip(nominal + 0.3 * scale * rng.normal(size=(3, len(nominal))), where.lower, where.upper)
+    found = m._run(like, where, where.encode(points), fixed, max_steps=1)[2]
+    slope = jax.jit(jax.grad(lambda v: nll(like, {**fixed, **dict(zip(where.names, v, strict=True))})))
+    for point, gradient in zip(points, found, strict=True):
+        truth = np.asarray(slope(point)) * where.slope(point)
+        np.testing.assert_allclose(gradient, truth, rtol=1e-8, atol=1e-8 * np.max(np.abs(truth)))
+
+
+def test_positive_systems_are_solved():
+    rng, solve = np.random.default_rng(7), jax.jit(m.solve_positive)
+    for n in (1, 2, 11, 27):
+        factor = rng.normal(size=(n, n))
+        matrix, vector = factor @ factor.T + 1e-2 * np.eye(n), rng.normal(size=n)
+        found = np.asarray(solve(matrix, vector))
+        np.testing.assert_allclose(found, np.linalg.solve(matrix, vector), rtol=1e-8)
+        scale = np.geomspace(1e-6, 1e6, n)  # no pivots are needed, however different the scales
+        np.testing.assert_allclose(solve(matrix * np.outer(scale, scale), vector * scale), found / scale, rtol=1e-8)
+        assert np.all(np.isnan(solve(matrix - 2 * np.trace(matrix) * np.eye(n), vector)))
+    assert np.all(np.isnan(solve(np.array([[1.0, 2.0], [2.0, 1.0]]), np.ones(2))))
+    assert np.all(np.isnan(solve(np.zeros((2, 2)), np.ones(2))))
+
+
+def test_a_parameter_without_effect_stays(csi_likelihood):
+    like = csi_likelihood("2303.09360", nsi=True)
+    where, fixed = _setup(like, ["eps_uV_tautau"])
+    found = m.minimize(like, where, np.zeros((2, len(where.names))) + 0.1, fixed)
+    assert np.all(found.converged) and np.all(found.values[:, 0] == 0.1)
+
+
+def test_reach_is_what_components_say(csi_likelihood):
+    (measurement,), acting = csi_likelihood("default", nsi=True).measurements, cevjax.StandardModel() + cevjax.NSI()
+    names = ("sin2_theta_w", "csi2021_brn", "csi2021_timing", "eps_uV_ee")
+    found = m.reach(measurement, acting, names)
+    assert [c.name for c in measurement.components] == ["cevns", "brn", "nin", "ssb"]
+    assert found == [[0, 2, 3], [1, 2], [2], []]
