@@ -14,6 +14,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+import wadler_lindig
 
 from .likelihood import Likelihood
 from .results import describe
@@ -30,9 +31,9 @@ def _hash(tree: Any) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.asarray(leaf).tobytes() if eqx.is_array_like(leaf) else repr(leaf).encode())
-    # as text, without what differs from process to process: places in memory, and whether a default is shown as one
-    text = re.sub(r"\s+", "", eqx.tree_pformat(tree))
-    digest.update(re.sub(r"at0x[0-9a-f]+|bounds=\(-inf,inf\),?", "", text).encode())
+    # as text with all defaults, without places in memory, which differ from process to process
+    text = wadler_lindig.pformat(tree, hide_defaults=False)
+    digest.update(re.sub(r" at 0x[0-9a-f]+", "", text).encode())
     return digest.hexdigest()[:16]
 
 

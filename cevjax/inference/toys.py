@@ -39,11 +39,11 @@ from .. import jobs
 from ..errors import InvalidValueError
 from ..folding import fold, tabulated
 from ..likelihood import Data, Likelihood, bins, expected_flat, nll
+from ..parameters import Parameter
 from ..provenance import identity, labels, provenance
 from ..registry import check_parameter
 from ..results import FitResult, describe, to_json, write_atomically
 from ..scans import CONVERGED, FAILED, RETRIED
-from ..series import Curves
 from .fit import Problem, problem, starting_points
 from .minimize import BATCH as EXACT_BATCH
 from .minimize import MAX_STEPS, Space, minimize, space
@@ -67,6 +67,7 @@ STARTS = 16  # of the search for modes
 MODES = 4  # that fits start from, besides the truth
 RELEVANT = 12.5  # modes higher than the lowest by more than this, in the nll, are never the lowest of a toy
 BARRIER = 0.5  # between two modes, in the nll; with less they are one
+REACH = 5.0  # of nuisances with the folded likelihood, in standard deviations: toys fluctuate, around shifted values
 RIDGE = 1e-2  # smallest information by a natural step of a parameter, for starting points
 
 
@@ -237,27 +238,17 @@ def prepare(
         raise InvalidValueError("Argument `poi` must name a parameter: this likelihood has no nuisances to fit.")
     kept = tuple(name for name in task.where.names if name not in poi)
     bound = Problem(space(like, kept), tuple(free), task.fixed, task.dropped)
-    folded = _folded(like, poi, task, [name for name in kept if name not in free])
+    held = {name: _reach(like.parameters[name], poi.get(name, ())) for name in task.free}
+    folded = fold(like, [name for name in kept if name not in free], held, task.fixed, reach=REACH)
     return Setup(like, folded, tuple(poi), task, bound, tabulated(folded, task.where.names))
 
 
-def _folded(like: Likelihood, poi: Mapping[str, Sequence[float]], task: Problem, fitted: Sequence[str]) -> Likelihood:
-    """The folded likelihood, within the search ranges of parameters of interest.
-
-    Of those that enter quadratically, with three functions at most, it is as good within the bounds.
-    """
-    held = {}
-    for name in task.free:
-        low, high = like.parameters[name].search_range()
-        held[name] = min([low, *poi.get(name, ())]), max([high, *poi.get(name, ())])
-    folded = fold(like, fitted, held, task.fixed, reach=5.0)
-    functions = dict.fromkeys(task.free, 0)
-    for curves in jax.tree.leaves(folded.measurements, is_leaf=lambda x: isinstance(x, Curves)):
-        if isinstance(curves, Curves) and curves.name in functions:
-            functions[curves.name] = max(functions[curves.name], curves.coefficients.shape[1])
-    wide = {name: like.parameters[name].bounds for name, count in functions.items() if 0 < count <= 3}
-    wide = {name: ends for name, ends in wide.items() if np.all(np.isfinite(ends)) and ends != held[name]}
-    return fold(like, fitted, {**held, **wide}, task.fixed, reach=5.0) if wide else folded
+def _reach(parameter: Parameter, values: Sequence[float]) -> tuple[float, float]:
+    """How far fits of toys may go with the folded likelihood: the search range, or to bounds that are not much wider."""
+    low, high = parameter.search_range()
+    if parameter.bounds[1] - parameter.bounds[0] <= 2 * (high - low):
+        low, high = parameter.bounds
+    return min([low, *values]), max([high, *values])
 
 
 class Fits(NamedTuple):
