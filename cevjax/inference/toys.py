@@ -244,7 +244,7 @@ def prepare(
 
 
 def _reach(parameter: Parameter, values: Sequence[float]) -> tuple[float, float]:
-    """How far fits of toys may go with the folded likelihood: the search range, or to bounds that are not much wider."""
+    """How far fits of toys may go with the folded likelihood: the search range, or bounds not much wider."""
     low, high = parameter.search_range()
     if parameter.bounds[1] - parameter.bounds[0] <= 2 * (high - low):
         low, high = parameter.bounds
