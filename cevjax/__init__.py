@@ -5,6 +5,9 @@ Pure, jitted kernels feed a differentiable likelihood of real data, so that grad
 
 import jax as _jax
 
+from .compiler import mend_compiler as _mend_compiler
+
+_mend_compiler()
 _jax.config.update("jax_enable_x64", True)
 
 from .cache import enable_compilation_cache as enable_compilation_cache  # noqa: E402

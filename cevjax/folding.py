@@ -90,7 +90,7 @@ def ranges(
     found = dict(held)
     for name in fitted:
         parameter = like.parameters[name]
-        low, high = parameter.search_range()
+        low, high = parameter.fit_range()
         if parameter.constraint:
             mean, sigma = parameter.constraint
             low, high = max(parameter.bounds[0], mean - reach * sigma), min(parameter.bounds[1], mean + reach * sigma)
@@ -107,10 +107,11 @@ def tabulated(like: Likelihood, fitted: Sequence[str]) -> dict[str, tuple[float,
     for curves in jax.tree.leaves(like.measurements, is_leaf=lambda x: isinstance(x, Curves)):
         if isinstance(curves, Curves) and curves.name in fitted:
             parameter = like.parameters[curves.name]
-            low, high = parameter.decode(float(curves.low) + float(curves.step) * np.array([0, KNOTS - 1]))
-            margin = 1e-3 * (high - low)
+            ends = float(curves.low) + float(curves.step) * np.array([0, KNOTS - 1])
+            low, high = parameter.decode(ends)
+            inner, outer = parameter.decode(ends + 1e-3 * np.ptp(ends) * np.array([1, -1]))
             found[curves.name] = (
-                -np.inf if low <= parameter.bounds[0] else low + margin,
-                np.inf if high >= parameter.bounds[1] else high - margin,
+                -np.inf if low <= parameter.bounds[0] else inner,
+                np.inf if high >= parameter.bounds[1] else outer,
             )
     return found

@@ -75,6 +75,11 @@ class Parameter:
         high = self.nominal + 10 * self.scale if math.isinf(high) else high
         return max(low, self.bounds[0]), min(high, self.bounds[1])
 
+    def fit_range(self) -> tuple[float, float]:
+        """Where fits may well end: the search range, or the bounds if they are at most twice as far apart."""
+        low, high = self.search_range()
+        return self.bounds if self.bounds[1] - self.bounds[0] <= 2 * (high - low) else (low, high)
+
     def encode(self, value: ArrayLike) -> np.ndarray:
         """The dimensionless coordinate of minimisers and scans."""
         value = np.asarray(value, float)

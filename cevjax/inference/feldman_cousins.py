@@ -17,6 +17,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,23 +33,11 @@ from ..likelihood import Likelihood
 from ..provenance import identity, labels, provenance
 from ..scans import CONVERGED, FAILED, ScanResult, assemble, check_format
 from .fit import fit, starting_points
+from .pairs import SLACK, Fits, Setup, Tries, box_of, descend_exactly, in_threads, lowest, prepare
+from .pseudo import check_count, random_key
 from .scan import check_grid
-from .toys import (
-    CHUNK,
-    SLACK,
-    STARTS,
-    Experiment,
-    Fits,
-    Setup,
-    check_count,
-    descend_exactly,
-    fit_toys,
-    fraction,
-    in_threads,
-    lowest,
-    prepare,
-    random_key,
-)
+from .starts import Atlas
+from .toys import CHUNK, STARTS, Experiment, fit_toys, fraction
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -236,6 +225,14 @@ class FeldmanCousinsJob(jobs.Job):
             "seed": self.seed,
         }
 
+    @cached_property
+    def atlas(self) -> Atlas:
+        """Where fits of toys with all parameters free may start, for all points."""
+        where = self.setup.free.where
+        return Atlas.around(
+            self.setup.folded, self.setup.free, self.setup.free.fixed, self.known[0], box_of(self.setup, where)
+        )
+
     def compute(self, index):
         numbers = index * POINTS + np.arange(self.sizes[index])
         places = np.unravel_index(numbers, [len(x) for x in self.axes.values()])
@@ -255,11 +252,11 @@ class FeldmanCousinsJob(jobs.Job):
         if setup.bound.free:
             spread = starting_points(setup.like, setup.bound, STARTS)
             starts = np.concatenate([starts, setup.bound.where.encode(spread)])
-        fixed = {**setup.bound.fixed, **poi}
-        data = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], n, axis=0), setup.like.data)
-        return lowest(
-            [descend_exactly(setup, setup.bound.where, np.tile(start, (n, 1)), fixed, data) for start in starts]
-        )
+        point = np.repeat(np.arange(n), len(starts))
+        data = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], len(point), axis=0), setup.like.data)
+        fixed = {**setup.bound.fixed, **{name: column[point] for name, column in poi.items()}}
+        fits = descend_exactly(setup, setup.bound.where, np.tile(starts, (n, 1)), fixed, data)
+        return lowest(Tries(point, fits))
 
     def draw(
         self, poi: Mapping[str, np.ndarray], data: Fits, observed: np.ndarray, numbers: np.ndarray
@@ -275,7 +272,8 @@ class FeldmanCousinsJob(jobs.Job):
         t, keys = [np.empty(0) for _ in numbers], [random_key(self.seed, int(number)) for number in numbers]
         points = list(np.flatnonzero(data.converged))
         values = {k: {name: float(column[k]) for name, column in poi.items()} for k in points}
-        at = lambda k: Experiment.at(self.setup, values[k], data.u[[k]], self.known)  # noqa: E731
+        atlas = self.atlas
+        at = lambda k: Experiment.at(self.setup, values[k], data.u[k], atlas)  # noqa: E731
         experiments = dict(zip(points, in_threads(at, points), strict=True))
         while points:
             drawn = len(t[points[0]])

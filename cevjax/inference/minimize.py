@@ -88,6 +88,7 @@ def minimize(
     data: Data | None = None,
     tolerance: float = TOLERANCE,
     max_steps: int | None = None,
+    bent: Sequence[str] = (),
 ) -> Minimum:
     """Minimise the nll from each row of ``starts``.
 
@@ -103,13 +104,15 @@ def minimize(
         tolerance: in the nll; the last step gains less than that, and the error is a small part of the gain. Where the
             nll exceeds the number of bins by x, so that nothing fits, it is 1 + x/100 times as large.
         max_steps: after which a point counts as not converged; None for :data:`MAX_STEPS`.
+        bent: names in ``where`` by which second derivatives of the counts are taken too: couplings that enter squared,
+            where the expected curvature vanishes at zero charge. That is cheap for folded likelihoods.
     """
     u = where.encode(np.clip(starts, where.lower, where.upper))
-    u, value, _, converged, steps = _run(like, where, u, fixed, held, batch, max_steps, data, tolerance)
+    u, value, _, converged, steps = _run(like, where, u, fixed, held, batch, max_steps, data, tolerance, bent)
     return Minimum(where.decode(u), value, converged, steps)
 
 
-def _run(like, where, u, fixed, held=(), batch=BATCH, max_steps=None, data=None, tolerance=TOLERANCE):
+def _run(like, where, u, fixed, held=(), batch=BATCH, max_steps=None, data=None, tolerance=TOLERANCE, bent=()):
     """Call the compiled minimiser in batches of one size, so that it is compiled once."""
     hold = np.array([name in held for name in where.names])
     each = tuple(name for name, value in fixed.items() if np.ndim(value))
@@ -129,7 +132,8 @@ def _run(like, where, u, fixed, held=(), batch=BATCH, max_steps=None, data=None,
         rows = np.minimum(np.arange(first, first + batch), len(u) - 1)
         points = jax.tree.map(lambda x: x[rows], (u, columns, data))  # noqa: B023
         points = points if sharding is None else jax.device_put(points, sharding)
-        out = _minimize(like, where.names, rest, each, points, hold, rest_values, *maps, *box, max_steps, tolerance)
+        numbers = hold, rest_values, *maps, *box, max_steps, tolerance
+        out = _minimize(like, where.names, tuple(bent), rest, each, points, *numbers)
         parts.append([np.asarray(x)[: len(u) - first] for x in out])
     return [np.concatenate(x) for x in zip(*parts, strict=True)]
 
@@ -146,7 +150,8 @@ class _Model(NamedTuple):
     u: Array
     nll: Array
     gradient: Array
-    curvature: Array
+    curvature: Array  # the expected one
+    bend: Array  # what second derivatives of the counts add to it, where they are taken
 
 
 class _State(NamedTuple):
@@ -166,12 +171,12 @@ def reach(measurement: Measurement, interaction: Interaction, names: Sequence[st
     return [[i for i, name in enumerate(names) if name in (known if own is None else own)] for own in moved]
 
 
-@partial(jax.jit, static_argnames=("names", "rest", "each", "decades"))
+@partial(jax.jit, static_argnames=("names", "bent", "rest", "each", "decades"))
 def _minimize(
-    like, names, rest, each, points, hold, rest_values, centre, scale, decades, lower, upper, max_steps, tolerance
+    like, names, bent, rest, each, points, hold, rest_values, centre, scale, decades, lower, upper, max_steps, tolerance
 ):
     limits = {"hold": hold, "max_steps": max_steps, "tolerance": tolerance}
-    solve = partial(_solve, names=names, decades=decades, box=(lower, upper), **limits)
+    solve = partial(_solve, names=names, bent=bent, decades=decades, box=(lower, upper), **limits)
 
     def of_point(u, column, data):
         fixed = {**dict(zip(rest, rest_values, strict=True)), **dict(zip(each, column, strict=True))}
@@ -181,7 +186,7 @@ def _minimize(
     return jax.vmap(of_point)(*points)
 
 
-def _solve(like, u, fixed, centre, scale, *, names, decades, box, hold, max_steps, tolerance):
+def _solve(like, u, fixed, centre, scale, *, names, bent, decades, box, hold, max_steps, tolerance):
     """Minimise from one starting point."""
     (lower, upper), n = box, len(names)
     sigma = {p.name: p.constraint.sigma for p in like.constrained if p.constraint}
@@ -194,26 +199,34 @@ def _solve(like, u, fixed, centre, scale, *, names, decades, box, hold, max_step
     def penalty(u):
         return constraint_nll(like, params(u))
 
-    def linear(component, own, u):
-        """Counts of a component, and their derivatives by the coordinates that it depends on."""
+    def counts_of(component, own, u):
+        """Counts of a component, as a function of some coordinates."""
 
         def counts(moved):
             new = dict(zip(own, moved, strict=True))
             return component(params([new.get(i, u[i]) for i in range(n)]), like.interaction).ravel()
 
-        value, tangent = jax.linearize(counts, u[np.array(own, int)])
+        return counts
+
+    def linear(component, own, u):
+        """Counts of a component, and their derivatives by the coordinates that it depends on."""
+        value, tangent = jax.linearize(counts_of(component, own, u), u[np.array(own, int)])
         return value, jax.vmap(tangent)(jnp.eye(len(own)))
 
     def model(u):
         value, gradient = jax.value_and_grad(penalty)(u)
-        curvature = jnp.diag(penalty_curvature)
+        curvature, bend = jnp.diag(penalty_curvature), jnp.zeros((n, n))
         for m in like.measurements:
-            mu, rows = jnp.zeros(m.observed.size), {}
+            mu, rows, second = jnp.zeros(m.observed.size), {}, []
             for component, own in zip(m.components, reach(m, like.interaction, names), strict=True):
                 counts, jacobian = linear(component, own, u)
                 mu = mu + counts
                 for i, row in zip(own, jacobian, strict=True):
                     rows[i] = rows[i] + row if i in rows else row
+                which = [i for i in own if names[i] in bent]
+                if which:
+                    curve = jax.jacfwd(jax.jacfwd(counts_of(component, which, u)))
+                    second.append((which, curve(u[np.array(which, int)])))
             at = bins_of(m, mu)
             value = value + jnp.sum(at.nll)
             if rows:
@@ -223,7 +236,9 @@ def _solve(like, u, fixed, centre, scale, *, names, decades, box, hold, max_step
                 gradient = gradient + jnp.append(jacobian @ at.score, 0.0)[spread]
                 block = (jacobian * at.information) @ jacobian.T
                 curvature = curvature + jnp.pad(block, (0, 1))[spread][:, spread]
-        return _Model(u, value, gradient, curvature)
+            for which, curves in second:
+                bend = bend.at[np.ix_(which, which)].add(jnp.tensordot(at.score, curves, axes=1))
+        return _Model(u, value, gradient, curvature, bend)
 
     def propose(at, secant, damping):
         """Damped step on the coordinates that are neither held nor pressed against a bound."""
@@ -232,19 +247,35 @@ def _solve(like, u, fixed, centre, scale, *, names, decades, box, hold, max_step
         gradient = at.gradient * moving
         diagonal = jnp.maximum(jnp.diag(at.curvature), 1e-6)
 
-        def newton(curvature, damping):
+        def newton(curvature, damping, moving, gradient):
             ridge = jnp.diag(jnp.where(moving > 0, (1e-13 + damping) * diagonal, 1.0))
-            return -solve_positive(curvature * moving * moving[:, None] + ridge, gradient)
+            return -solve_positive(curvature * moving * moving[:, None] + ridge, gradient * moving)
 
-        learnt = newton(at.curvature + secant, damping)
-        definite = jnp.all(jnp.isfinite(learnt)) & (gradient @ learnt <= 0)
-        step = jnp.where(definite, learnt, newton(at.curvature, damping))
-        curvature = at.curvature + jnp.where(definite, secant, 0.0)
+        def definite(curvature, damping):
+            """The step for a curvature, and whether it is positive as far as the step tells."""
+            step = newton(curvature, damping, moving, gradient)
+            return step, jnp.all(jnp.isfinite(step)) & (gradient @ step <= 0)
+
+        learnt, sound = definite(at.curvature + at.bend + secant, damping)
+        step = jnp.where(sound, learnt, newton(at.curvature, damping, moving, gradient))
+        curvature = at.curvature + jnp.where(sound, at.bend + secant, 0.0)
+        # where the step would leave the box, it ends there, and the other coordinates take their best for that
+        inside = jnp.clip(at.u + step, lower, upper)
+        leaves = (moving > 0) & (inside != at.u + step)
+        ended = jnp.where(leaves, inside - at.u, 0.0)
+        rest = newton(curvature, damping, jnp.where(leaves, 0.0, moving), gradient + curvature @ ended)
+        step = jnp.where(leaves, ended, rest)
         trial = jnp.where(hold, at.u, jnp.clip(at.u + step, lower, upper))
         moved = trial - at.u
         predicted = -(gradient @ moved + 0.5 * moved @ curvature @ moved)
-        # without damping, which would make any point look close to the minimum
-        distance = -0.5 * gradient @ newton(at.curvature, 0.0)
+        # without damping, which would make any point look close to the minimum; what is so flat that all of its box is
+        # worth less than the tolerance does not count
+        flat = jnp.diag(tolerance / (n * (upper - lower) ** 2))
+        last = newton(at.curvature + flat, 0.0, moving, gradient)
+        if bent:
+            exact, sound = definite(at.curvature + at.bend + flat, 0.0)
+            last = jnp.where(sound, exact, last)
+        distance = -0.5 * gradient @ last
         return trial, predicted, jnp.where(jnp.isfinite(at.nll) & jnp.isfinite(distance), distance, jnp.inf)
 
     bins = sum(m.observed.size for m in like.measurements)
@@ -268,7 +299,7 @@ def _solve(like, u, fixed, centre, scale, *, names, decades, box, hold, max_step
         return _State(best, secant, trial, predicted, damping, distance, state.steps + 1)
 
     inf = jnp.asarray(jnp.inf)
-    nowhere = _Model(u, inf, jnp.zeros_like(u), jnp.eye(n))
+    nowhere = _Model(u, inf, jnp.zeros_like(u), jnp.eye(n), jnp.zeros((n, n)))
     start = _State(nowhere, jnp.zeros((n, n)), u, -inf, jnp.asarray(1e-3), inf, jnp.asarray(0))
     last = jax.lax.while_loop(unfinished, advance, start)
     converged = enough(last)
@@ -301,7 +332,7 @@ def solve_positive(matrix: Array, vector: Array) -> Array:
 def _rank_one(secant, old, new):
     """Symmetric rank-one update: the curvature must reproduce the change of the gradient from ``old`` to ``new``."""
     moved = new.u - old.u
-    missing = new.gradient - old.gradient - (new.curvature + secant) @ moved
+    missing = new.gradient - old.gradient - (new.curvature + new.bend + secant) @ moved
     size = missing @ moved
     stable = jnp.abs(size) > 1e-8 * jnp.sqrt((missing @ missing) * (moved @ moved))
     first = ~jnp.isfinite(old.nll)  # there was no gradient before the first evaluation

@@ -30,8 +30,9 @@ from ..likelihood import Likelihood, nll
 from ..provenance import identity, labels, provenance
 from ..results import FitResult
 from ..scans import CONVERGED, FAILED, RETRIED, ScanResult, assemble, check_format, save_chunks
-from .fit import Problem, fit, problem, starting_points
+from .fit import Problem, fit, problem
 from .minimize import BATCH, Minimum, minimize, reach, space
+from .starts import survey
 
 ACCURACY = 1e-3
 """How far, in chi2, the folded likelihood may be from the exact one where they are compared: else it is not used."""
@@ -47,7 +48,7 @@ ROWS = 16
 """Rows of a chunk; the first of them starts without a predecessor."""
 COLUMNS = 4096
 """Largest number of points in a row."""
-SPREAD = 6
+MINIMA = 6
 """Starts at each point besides those from known minima, where other parameters of interest are free."""
 
 
@@ -272,19 +273,19 @@ class ScanJob(Job):
         where = space(like, names)
         x = like.parameters[lead].encode(grid[lead][:, 0])
         anchors = self.anchors[:, [self.task.where.names.index(name) for name in names]]
-        others = [i for i, name in enumerate(names) if name in self.task.free]
-        spread = np.repeat(anchors[:1], SPREAD if others else 0, axis=0)
-        if others:
-            spread[:, others] = starting_points(self.like, self.task, SPREAD + 1)[1:][:, self._places(names, others)]
+        others = tuple(name for name in names if name in self.task.free)
+        fit_all = Problem(where, others, self.task.fixed, ())
         found: list[Minimum] = []
         for r in range(len(x)):
             columns = {name: values[r] for name, values in grid.items()}
             n = len(columns[lead])
-            known = anchors if others else anchors[: r == 0]
-            starts = np.repeat(np.concatenate([known, spread])[None], n, axis=0)
+            fixed = {**self.task.fixed, **columns}
+            starts = np.repeat(anchors[None, : len(anchors) if others or not r else 0], n, axis=0)
+            if others:
+                each = {name: np.broadcast_to(value, n) for name, value in fixed.items()}
+                starts = np.concatenate([starts, survey(like, fit_all, each, anchors[0], MINIMA)], axis=1)
             if r:
                 starts = np.concatenate([_extrapolate(found, x[: r + 1])[:, None], starts], axis=1)
-            fixed = {**self.task.fixed, **columns}
             found.append(_lowest(like, where, starts, fixed, batch=self.batch, max_steps=STEPS if r else FIRST))
         n = grid[lead].shape[1]
         total = Minimum(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
@@ -300,9 +301,6 @@ class ScanJob(Job):
             "status": np.where(good, CONVERGED, FAILED).astype(np.int8).reshape(-1, n),
             **{name: total.values[:, i].reshape(-1, n) for i, name in enumerate(names)},
         }
-
-    def _places(self, names: Sequence[str], which: Sequence[int]) -> list[int]:
-        return [self.task.where.names.index(names[i]) for i in which]
 
     def _in_range(self, values: dict[str, np.ndarray]) -> np.ndarray:
         """Which points lie where the folded likelihood is made for."""

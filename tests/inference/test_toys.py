@@ -14,7 +14,8 @@ from scipy import stats
 import cevjax
 from cevjax import jobs
 from cevjax.errors import InvalidValueError, UnknownNameError
-from cevjax.inference.toys import fraction, poisson, pseudo_data, toys
+from cevjax.inference.pseudo import poisson, pseudo_data
+from cevjax.inference.toys import fraction, toys
 from cevjax.likelihood import poisson_nll
 from cevjax.measurement import Component, Measurement, Norm, Template
 from cevjax.parameters import Parameter, pull
