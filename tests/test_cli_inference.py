@@ -80,6 +80,7 @@ def test_a_plane_names_its_regions(tmp_path):
     assert (tmp_path / "plane.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_logarithmic_grids(tmp_path):
     words = ("--interaction", "magnetic-moment", "--grid", "mu_nu_e=1e-12:1e-9:7:log")
     succeed("scan", DATA, *words, "--out", tmp_path / "scan.nc")

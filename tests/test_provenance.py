@@ -126,6 +126,7 @@ INTERACTIONS = {
 }
 
 
+@pytest.mark.slow
 def test_identities_know_the_interaction_and_its_choices():
     """Those of one name, with the same parameters, differ too: a scan must not continue that of another model."""
     known = {}

@@ -160,7 +160,8 @@ class _State(NamedTuple):
     trial: Array  # where to evaluate next
     predicted: Array  # fall of the nll that the model at `best` predicts for `trial`
     damping: Array
-    distance: Array
+    distance: Array  # fall down to the minimum of the model, without damping
+    stride: Array  # length of the step that led to `best`
     steps: Array
 
 
@@ -294,16 +295,20 @@ def _solve(like, u, fixed, centre, scale, *, names, bent, decades, box, hold, ma
         smaller = jnp.where(good, jnp.where(state.damping < 1e-6, 0.0, state.damping * 0.1), state.damping)
         damping = jnp.where(accept, smaller, jnp.maximum(state.damping * 10, 1e-4))
         secant = jnp.where(accept, _rank_one(state.secant, best, new), 0.0)
+        length = jnp.where(jnp.isfinite(best.nll), jnp.max(jnp.abs(state.trial - best.u), initial=0.0), jnp.inf)
+        stride = jnp.where(accept, length, state.stride)
         best = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, best)
         trial, predicted, distance = propose(best, secant, damping)
-        return _State(best, secant, trial, predicted, damping, distance, state.steps + 1)
+        return _State(best, secant, trial, predicted, damping, distance, stride, state.steps + 1)
 
     inf = jnp.asarray(jnp.inf)
     nowhere = _Model(u, inf, jnp.zeros_like(u), jnp.eye(n), jnp.zeros((n, n)))
-    start = _State(nowhere, jnp.zeros((n, n)), u, -inf, jnp.asarray(1e-3), inf, jnp.asarray(0))
+    start = _State(nowhere, jnp.zeros((n, n)), u, -inf, jnp.asarray(1e-3), inf, inf, jnp.asarray(0))
     last = jax.lax.while_loop(unfinished, advance, start)
     converged = enough(last)
-    sound = converged & (last.predicted >= 0) & (last.predicted <= 2 * last.distance)
+    # where the curvature vanishes a last step may be long, and lead where the model does not hold
+    short = jnp.max(jnp.abs(last.trial - last.best.u), initial=0.0) <= last.stride
+    sound = converged & short & (last.predicted >= 0) & (last.predicted <= 2 * last.distance)
     u, value = jnp.where(sound, last.trial, last.best.u), last.best.nll - jnp.where(sound, last.predicted, 0.0)
     return u, value, last.best.gradient, converged, last.steps
 

@@ -45,6 +45,7 @@ def test_a_fixed_nuisance_stays(csi_likelihood):
     assert "csi2021_brn" not in result.names
 
 
+@pytest.mark.slow
 def test_a_free_radius_replaces_the_radius_nuisance(csi_likelihood):
     result = cevjax.fit(csi_likelihood(), free=("R_n_CsI",))
     assert result.dropped == ("csi2021_radius",)

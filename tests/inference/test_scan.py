@@ -125,6 +125,7 @@ def test_set_values_stay(conus):
     assert result.facts["fixed"] == values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [{"eps_dV_ee": DOWN}, {"eps_uV_ee": UP, "eps_dV_ee": DOWN}], ids=["1-D", "2-D"])
 def test_nothing_may_be_left_to_fit(conus, grid):
     result = cevjax.scan(conus, grid, values={"conus_signal": 0.2})
@@ -244,7 +245,9 @@ def test_both_bands_of_nsi(csi_likelihood):
     assert result.facts["free"] == ["eps_uV_ee"]
 
 
-@pytest.mark.parametrize(("held", "other"), [("r2_nu_ee", "r2_nu_mumu"), ("r2_nu_mumu", "r2_nu_ee")])
+@pytest.mark.parametrize(
+    ("held", "other"), [("r2_nu_ee", "r2_nu_mumu"), pytest.param("r2_nu_mumu", "r2_nu_ee", marks=pytest.mark.slow)]
+)
 def test_both_minima_of_a_charge_radius(radii, held, other):
     axes = {held: np.linspace(-8e-31, 4e-31, 33)}
     result = assert_is_the_lowest_mode(radii, axes, other, np.linspace(-9e-31, 5e-31, 281))
@@ -324,6 +327,7 @@ def test_folded_scans_are_exact_ones(name, of, axes):
 # --- points that are done again
 
 
+@pytest.mark.slow
 def test_points_out_of_range_are_done_by_the_exact_likelihood(csi_likelihood, monkeypatch):
     like, grid = csi_likelihood("default"), {"sin2_theta_w": np.linspace(0.1, 0.5, 12)}
     usual = cevjax.scan(like, grid)
@@ -382,6 +386,7 @@ def with_hole(like, parameter, limit):
     return like.with_measurements([other])
 
 
+@pytest.mark.slow
 def test_points_where_there_is_no_likelihood_fail(conus):
     grid = {"eps_uV_ee": UP, "eps_dV_ee": DOWN}
     broken = with_hole(conus, "eps_dV_ee", 0.25)
@@ -441,6 +446,7 @@ class Steep(cevjax.Interaction):
         return cevjax.flavour_diagonal(charge * jnp.ones((3, *q.shape)))
 
 
+@pytest.mark.slow
 def test_a_cross_section_that_is_no_number_costs_no_more_than_its_points():
     """The folded likelihood cannot be made there; what else there is must be computed."""
     like = cevjax.Likelihood(cevjax.load(CONUS), cevjax.StandardModel() + Steep())

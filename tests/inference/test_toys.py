@@ -348,6 +348,7 @@ def test_fractions_have_errors_where_nothing_passes():
 # ------------------------------------------------------------------------------------------------------------ real data
 
 
+@pytest.mark.slow
 def test_csi_toys_against_another_minimiser(csi_likelihood):
     """t of a few toys by iminuit on the exact likelihood; one toy is out of the range of the folded one."""
     iminuit = pytest.importorskip("iminuit")
