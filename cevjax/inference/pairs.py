@@ -30,8 +30,8 @@ SLACK = 1e-3
 """Two values of t closer than this count as equal: counts are discrete, so that many toys may tie with the data."""
 BATCH = 64  # fits per compiled call
 FIRST, NEXT, MORE = (5, 3), 10, 60
-"""Steps of the minimiser: of all fits where toys have several starts and one, of those that need more, a block
-together, and of those that need still more, a chunk together."""
+"""Steps of the minimiser: of all fits, with parameters of interest and of nuisances alone; of those that need more, a
+block together; and of those that need still more, a chunk together."""
 BARRIER = 0.2  # in the nll: after its first steps a fit that is higher than another one of the toy by more is given up
 REACH, PRECISE = 4.5, 3e-3
 """Range of nuisances with the folded likelihood, in standard deviations: toys fluctuate, around shifted values. Terms
@@ -209,11 +209,9 @@ def attempt(
 ) -> Tries:
     """The first steps of the fits of toys, from ``starts``: the toy that each belongs to, and the coordinates."""
     toy, points = starts
-    several = len(toy) > len(data.auxiliary)
-    steps = (FIRST[0] if several else FIRST[1],)
+    steps = (FIRST[1] if all(p.nuisance for p in where.parameters) else FIRST[0],)  # alike for all toys
     tries = Tries(toy, descend(like, where, points, columns_at(fixed, toy), take(data, toy), steps=steps))
-    tries = drop(tries) if several else tries
-    return go_on(like, where, tries, fixed, data, NEXT)
+    return go_on(like, where, drop(tries), fixed, data, NEXT)
 
 
 def drop(tries: Tries) -> Tries:
