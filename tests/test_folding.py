@@ -233,6 +233,14 @@ def test_tabulated_ranges_are_those_of_what_became_curves(likelihood):
     assert folding.tabulated(like, like.nuisances) == {}
 
 
+def test_margins_of_decades_are_those_of_the_coordinate(likelihood):
+    like = likelihood(CONUS, "vector")
+    free = {"m_zprime": (1e-3, 1e6), "g_zprime": (1e-7, 1e-5)}
+    fixed = {n: v for n, v in like.nominal().items() if n not in (*free, *like.nuisances)}
+    low, high = folding.tabulated(folding.fold(like, like.nuisances, free, fixed), tuple(free))["m_zprime"]
+    assert 1e-3 < low < 1.1e-3 and 0.9e6 < high < 1e6
+
+
 # --- what becomes of the parts
 
 

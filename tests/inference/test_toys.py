@@ -277,14 +277,15 @@ def test_unusable_arguments(poi, options, error, message):
         toys(counting(), poi, **options)
 
 
-def test_results_do_not_depend_on_how_they_are_computed(monkeypatch, tmp_path):
-    like = on_off()
-    whole = toys(like, {"s": 2.0}, n=900, seed=1)
+@pytest.mark.parametrize("modes", [1, 2])
+def test_results_do_not_depend_on_how_they_are_computed(monkeypatch, modes):
+    like, poi = (on_off(), {"s": 2.0}) if modes == 1 else (counting(20.0, 4.0, SIGNAL, 2), {"s": 3.0})
+    whole = toys(like, poi, n=900, seed=1)
     for chunk, block, threads in ((4096, 512, "1"), (250, 512, "2"), (4096, 70, "2")):
         monkeypatch.setattr(module, "CHUNK", chunk)
         monkeypatch.setattr(module, "BLOCK", block)
         monkeypatch.setenv("NPROC", threads)
-        other = toys(like, {"s": 2.0}, n=700, seed=1)
+        other = toys(like, poi, n=700, seed=1)
         np.testing.assert_array_equal(other.t, whole.t[:700])
         np.testing.assert_array_equal(other.fitted["s"], whole.fitted["s"][:700])
 
