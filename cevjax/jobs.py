@@ -33,6 +33,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from .cache import enable_compilation_cache
@@ -492,17 +493,32 @@ def _quiet() -> Iterator[None]:
 def _start_worker(address: str, count: int) -> subprocess.Popen[bytes]:
     """Start one of several workers on this machine, with its share of the processors.
 
-    The share is that of XLA, whose results do not depend on it. Those of LAPACK do: it keeps the threads that it has in
-    this process.
+    The share is that of :func:`threads_at_hand`. XLA and LAPACK keep the threads that they have in this process: their
+    results depend on how many that are.
     """
     environment = {
-        "NPROC": str(max(1, _processors() // count)),
+        THREADS: str(max(1, _processors() // count)),
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # or the first worker would take all memory of a GPU
         **os.environ,
     }
     code = f"import sys; sys.path[:] = {sys.path}; from cevjax import jobs; jobs._work({address!r})"
     # a group of its own: an interrupt from the keyboard is for this process alone
     return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, env=environment, process_group=0)
+
+
+THREADS = "CEVJAX_THREADS"
+"""Environment variable for how much is computed at once."""
+
+
+def threads_at_hand() -> int:
+    """How much to compute at once: one for each processor of this process, or :data:`THREADS`.
+
+    One where another device computes, or several do.
+    """
+    if jax.default_backend() != "cpu" or jax.local_device_count() > 1:
+        return 1
+    given = os.environ.get(THREADS, "")
+    return int(given) if given.isdecimal() and int(given) > 0 else _processors()
 
 
 def _processors() -> int:

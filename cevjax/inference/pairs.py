@@ -6,7 +6,6 @@ those that leave the range of the series, or do not converge, are done again wit
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ import numpy as np
 
 from ..errors import InvalidValueError
 from ..folding import fold, tabulated
+from ..jobs import threads_at_hand
 from ..likelihood import Data, Likelihood
 from ..parameters import Parameter
 from ..scans import CONVERGED, FAILED, RETRIED
@@ -128,15 +128,6 @@ def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any
         return [function(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, items))
-
-
-def threads_at_hand() -> int:
-    """One for each processor of this process, or NPROC; one where another device computes, or several do."""
-    if jax.default_backend() != "cpu" or jax.local_device_count() > 1:
-        return 1
-    given = os.environ.get("NPROC", "")
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(given) if given.isdecimal() and int(given) > 0 else available
 
 
 def descend(

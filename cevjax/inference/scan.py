@@ -8,7 +8,6 @@ converge in a few steps, are done again by the exact one.
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from scipy.optimize import minimize as scipy_minimize
 
 from ..errors import InvalidValueError
 from ..folding import fold, tabulated
-from ..jobs import Columns, Job, run
+from ..jobs import Columns, Job, run, threads_at_hand
 from ..likelihood import Likelihood, nll
 from ..provenance import identity, labels, provenance
 from ..results import FitResult
@@ -37,7 +36,8 @@ from .starts import survey
 ACCURACY = 1e-3
 """How far, in chi2, the folded likelihood may be from the exact one where they are compared: else it is not used."""
 CHECKED, HOPELESS = BATCH, 30.0
-"""Points of each chunk at which they are compared, and the chi2 above the minimum up to which points are chosen."""
+"""Points of each chunk at which they are compared at least, and the chi2 above the minimum up to which points are
+chosen."""
 DEVIATION = "deviation"
 """Column of the differences found there; zero everywhere in a chunk that is exact."""
 TOLERANCE = 1e-4
@@ -237,7 +237,7 @@ class ScanJob(Job):
         """The columns of all points, strip by strip."""
         columns = next(iter(grid.values())).shape[1]
         strips = np.array_split(np.arange(columns), int(np.ceil(columns / self.batch)))
-        with ThreadPoolExecutor(_threads()) as pool:
+        with ThreadPoolExecutor(threads_at_hand()) as pool:
             parts = list(pool.map(lambda strip: self._strip({n: x[:, strip] for n, x in grid.items()}), strips))
         return {name: np.concatenate([part[name] for part in parts], axis=1).ravel() for name in parts[0]}
 
@@ -245,7 +245,7 @@ class ScanJob(Job):
         """How far the folded chi2 is from the exact one at the same parameters, where it is looked at; nan elsewhere.
 
         At a minimum that is how far the minima are apart, to first order. Half of the points that are looked at are the
-        lowest ones, the others spread over those that are not hopeless.
+        lowest ones, the others spread over those that are not hopeless. On axes over decades all of them are looked at.
         """
         known = np.where(columns["status"] == CONVERGED, columns["chi2"], np.inf)
         order = np.argsort(known)[: max(int(np.sum(known < self.chi2_min + HOPELESS)), min(CHECKED, len(known)))]
@@ -255,6 +255,8 @@ class ScanJob(Job):
             return found
         spread = order[((np.arange(CHECKED // 2) * 0.6180339887) % 1 * len(order)).astype(int)]
         which = np.unique([*order[: CHECKED // 2], *spread])
+        if any(self.like.parameters[name].decades for name in self.axes):  # signals so different that digits are lost
+            which = np.sort(order)
         starts = np.stack([(grid if n in grid else columns)[n][which] for n in self.task.where.names], axis=1)
         exact = minimize(self.like, self.task.where, starts, self.task.fixed, tuple(self.axes), max_steps=1)
         found[which] = np.abs(2 * exact.nll - known[which])
@@ -394,8 +396,3 @@ def largest_batch(like: Likelihood, names: Sequence[str]) -> int:
     moved = [len(set().union(*reach(m, like.interaction, names))) for m in like.measurements]
     numbers = max(m.observed.size * max(k, 1) for m, k in zip(like.measurements, moved, strict=True))
     return int(np.clip(2 ** np.round(np.log2(3e5 / numbers)), 16, 128))
-
-
-def _threads() -> int:
-    """Strips that are computed at once: one for each core; other devices, or several, have work enough with one."""
-    return (os.cpu_count() or 1) if jax.default_backend() == "cpu" and jax.local_device_count() == 1 else 1

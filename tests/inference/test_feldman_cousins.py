@@ -162,7 +162,7 @@ def test_results_do_not_depend_on_chunks_and_threads(monkeypatch, tmp_path):
     for points, rows, threads in ((2, 4096, "1"), (32, 150, "2"), (3, 64, "2")):
         monkeypatch.setattr(module, "POINTS", points)
         monkeypatch.setattr(module, "CHUNK", rows)
-        monkeypatch.setenv("NPROC", threads)
+        monkeypatch.setenv("CEVJAX_THREADS", threads)
         other = feldman_cousins(like, grid, n_max=400, seed=6)
         for name in ("p_value", "n_toys", "chi2", "critical_90"):
             np.testing.assert_array_equal(other.dataset[name], whole.dataset[name])

@@ -1,7 +1,6 @@
 """Toys of experiments whose distributions are known, and of the CsI data against another minimiser."""
 
 import importlib
-import os
 from functools import cache
 
 import equinox as eqx
@@ -284,7 +283,7 @@ def test_results_do_not_depend_on_how_they_are_computed(monkeypatch, modes):
     for chunk, block, threads in ((4096, 512, "1"), (250, 512, "2"), (4096, 70, "2")):
         monkeypatch.setattr(module, "CHUNK", chunk)
         monkeypatch.setattr(module, "BLOCK", block)
-        monkeypatch.setenv("NPROC", threads)
+        monkeypatch.setenv("CEVJAX_THREADS", threads)
         other = toys(like, poi, n=700, seed=1)
         np.testing.assert_array_equal(other.t, whole.t[:700])
         np.testing.assert_array_equal(other.fitted["s"], whole.fitted["s"][:700])
@@ -402,4 +401,3 @@ def test_workers_give_the_same_bits(monkeypatch):
     here = toys(like, {"sin2_theta_w": 0.25}, n=5000, seed=1)
     there = toys(like, {"sin2_theta_w": 0.25}, n=5000, seed=1, workers=2)
     np.testing.assert_array_equal(here.t, there.t)
-    assert "NPROC" not in os.environ or os.environ["NPROC"]
