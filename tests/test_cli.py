@@ -735,6 +735,7 @@ def test_version():
 # --- other data ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_must_be_known_of_the_data_is_said_by_every_command():
     for words in (("predict",), ("fit",), ("interval", "--poi", "sin2_theta_w", "--cl", 0.6827)):
         command, *options = words

@@ -171,6 +171,7 @@ print(json.dumps(provenance.identity(like, "scan"), sort_keys=True))
 """
 
 
+@pytest.mark.slow
 def test_identities_are_the_same_in_every_process():
     names = (CSI, DRESDEN)
     environment = {"PYTHONHASHSEED": "7", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}

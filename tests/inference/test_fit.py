@@ -39,6 +39,7 @@ def test_nuisances_alone(csi_likelihood):
     assert result.ndof == 99
 
 
+@pytest.mark.slow
 def test_a_fixed_nuisance_stays(csi_likelihood):
     result = cevjax.fit(csi_likelihood(), values={"csi2021_brn": 1.5})
     assert result.values["csi2021_brn"] == 1.5

@@ -19,6 +19,7 @@ def test_ends_lie_on_the_threshold(csi_likelihood, cl):
     np.testing.assert_allclose(at_ends - result.chi2_min, chi2_distribution.ppf(cl, 1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_both_pieces_of_a_quadratic_coupling(csi_likelihood):
     like = csi_likelihood("2211.11905", nsi=True)
     result = cevjax.interval(like, "eps_dV_ee", cl=0.90)

@@ -114,6 +114,7 @@ def test_few_steps_suffice(csi_likelihood, statistic):
 # --- what a scan needs
 
 
+@pytest.mark.slow
 def test_values_of_each_point_are_as_good_as_held_ones(csi_likelihood):
     like = csi_likelihood("2303.09360", nsi=True)
     rng = np.random.default_rng(3)
@@ -142,6 +143,7 @@ def test_data_of_each_point(csi_likelihood):
         assert found.nll[i] == pytest.approx(alone.nll[0], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_looser_tolerance_takes_fewer_steps_and_keeps_its_promise(csi_likelihood):
     like = csi_likelihood("default", nsi=True)
     where, fixed = _setup(like)

@@ -72,16 +72,19 @@ def assert_is_profile(result, like, axes, free=(), values=None, atol=ATOL):
 @pytest.mark.parametrize(
     "axes",
     [
-        {"eps_dV_ee": DOWN},
-        {"eps_uV_ee": UP, "eps_dV_ee": DOWN},
-        {"eps_dV_ee": DOWN, "eps_uV_ee": UP},
-        {"sin2_theta_w": np.array([0.1, 0.24]), "eps_uV_ee": UP[::3], "eps_dV_ee": DOWN},
-        {"eps_uV_ee": UP[:1], "eps_dV_ee": DOWN[:1]},
-        {"eps_uV_ee": UP[:1], "eps_dV_ee": DOWN},
-        {"eps_uV_ee": UP[2:4]},
-        {"sin2_theta_w": np.array([0.0, 0.5, 1.0])},
+        pytest.param({"eps_dV_ee": DOWN}, id="34", marks=pytest.mark.slow),
+        pytest.param({"eps_uV_ee": UP, "eps_dV_ee": DOWN}, id="7x34", marks=pytest.mark.slow),
+        pytest.param({"eps_dV_ee": DOWN, "eps_uV_ee": UP}, id="34x7"),
+        pytest.param(
+            {"sin2_theta_w": np.array([0.1, 0.24]), "eps_uV_ee": UP[::3], "eps_dV_ee": DOWN},
+            id="2x3x34",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"eps_uV_ee": UP[:1], "eps_dV_ee": DOWN[:1]}, id="1x1"),
+        pytest.param({"eps_uV_ee": UP[:1], "eps_dV_ee": DOWN}, id="1x34"),
+        pytest.param({"eps_uV_ee": UP[2:4]}, id="2"),
+        pytest.param({"sin2_theta_w": np.array([0.0, 0.5, 1.0])}, id="bounds"),
     ],
-    ids=["34", "7x34", "34x7", "2x3x34", "1x1", "1x34", "2", "bounds"],
 )
 def test_grids_are_profiles(conus, axes):
     assert_is_profile(cevjax.scan(conus, axes), conus, axes, atol=2e-4)
@@ -235,6 +238,7 @@ def assert_is_the_lowest_mode(like, axes, other, values, atol=2 * ATOL):
     return result
 
 
+@pytest.mark.slow
 def test_both_bands_of_nsi(csi_likelihood):
     """At each eps_dV_ee two values of eps_uV_ee fit, on either side of a barrier."""
     like, axes = csi_likelihood("2303.09360", nsi=True), {"eps_dV_ee": np.linspace(-0.5, 0.7, 41)}
@@ -245,9 +249,8 @@ def test_both_bands_of_nsi(csi_likelihood):
     assert result.facts["free"] == ["eps_uV_ee"]
 
 
-@pytest.mark.parametrize(
-    ("held", "other"), [("r2_nu_ee", "r2_nu_mumu"), pytest.param("r2_nu_mumu", "r2_nu_ee", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("held", "other"), [("r2_nu_ee", "r2_nu_mumu"), ("r2_nu_mumu", "r2_nu_ee")])
 def test_both_minima_of_a_charge_radius(radii, held, other):
     axes = {held: np.linspace(-8e-31, 4e-31, 33)}
     result = assert_is_the_lowest_mode(radii, axes, other, np.linspace(-9e-31, 5e-31, 281))
@@ -611,6 +614,7 @@ def finish(task, seconds, **environment):
     return json.loads(output)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_loses_no_chunk(conus, tmp_path, in_pieces):
     """kill -9 in the middle, and another process finishes: the same file as without."""
     path, (computed, _) = tmp_path / "killed.nc", in_pieces
