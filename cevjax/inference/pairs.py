@@ -30,7 +30,7 @@ SLACK = 1e-3
 """Two values of t closer than this count as equal: counts are discrete, so that many toys may tie with the data."""
 BATCH = 64  # fits per compiled call
 FIRST, NEXT, MORE = (5, 3), 10, 60
-"""Steps of the minimiser: of all fits, with parameters of interest and of nuisances alone; of those that need more, a
+"""Steps of the minimiser: of all fits, with several parameters of interest and with one or none; of those that need more, a
 block together; and of those that need still more, a chunk together."""
 BARRIER = 0.2  # in the nll: after its first steps a fit that is higher than another one of the toy by more is given up
 REACH, PRECISE = 4.5, 3e-3
@@ -200,7 +200,7 @@ def attempt(
 ) -> Tries:
     """The first steps of the fits of toys, from ``starts``: the toy that each belongs to, and the coordinates."""
     toy, points = starts
-    steps = (FIRST[1] if all(p.nuisance for p in where.parameters) else FIRST[0],)  # alike for all toys
+    steps = (FIRST[0] if sum(not p.nuisance for p in where.parameters) > 1 else FIRST[1],)  # alike for all toys
     tries = Tries(toy, descend(like, where, points, columns_at(fixed, toy), take(data, toy), steps=steps))
     return go_on(like, where, drop(tries), fixed, data, NEXT)
 
