@@ -30,8 +30,8 @@ SLACK = 1e-3
 """Two values of t closer than this count as equal: counts are discrete, so that many toys may tie with the data."""
 BATCH = 64  # fits per compiled call
 FIRST, NEXT, MORE = (5, 3), 10, 60
-"""Steps of the minimiser: of all fits, with several parameters of interest and with one or none; of those that need more, a
-block together; and of those that need still more, a chunk together."""
+"""Steps of the minimiser: of all fits, with several parameters of interest and with one or none; of those that need
+more, a block together; and of those that need still more, a chunk together."""
 BARRIER = 0.2  # in the nll: after its first steps a fit that is higher than another one of the toy by more is given up
 REACH, PRECISE = 4.5, 3e-3
 """Range of nuisances with the folded likelihood, in standard deviations: toys fluctuate, around shifted values. Terms
