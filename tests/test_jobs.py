@@ -477,8 +477,9 @@ def test_a_job_is_sent_to_a_worker_once(log, tmp_path, cluster):
 
 
 def test_nothing_is_left_on_a_cluster(log, cluster):
-    jobs.run(Waves(log), scheduler=cluster.scheduler_address)
+    assert same(jobs.run(Waves(log), scheduler=cluster.scheduler_address), jobs.run(Waves(log)))
     wait_for(lambda: not cluster.scheduler.tasks)
+    assert not cluster.scheduler.tasks
 
 
 def test_a_worker_with_another_version_is_refused(log, cluster, monkeypatch):
