@@ -21,7 +21,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammainccinv
@@ -33,7 +32,7 @@ from ..likelihood import Likelihood
 from ..provenance import identity, labels, provenance
 from ..scans import CONVERGED, FAILED, ScanResult, assemble, check_format
 from .fit import fit, starting_points
-from .pairs import SLACK, Fits, Setup, Tries, box_of, descend_exactly, in_threads, lowest, prepare
+from .pairs import SLACK, Fits, Setup, Tries, box_of, descend_exactly, in_threads, lowest, prepare, real_data
 from .pseudo import check_count, random_key
 from .scan import check_grid
 from .starts import Atlas
@@ -253,7 +252,7 @@ class FeldmanCousinsJob(jobs.Job):
             spread = starting_points(setup.like, setup.bound, STARTS)
             starts = np.concatenate([starts, setup.bound.where.encode(spread)])
         point = np.repeat(np.arange(n), len(starts))
-        data = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], len(point), axis=0), setup.like.data)
+        data = real_data(setup.like, len(point))
         fixed = {**setup.bound.fixed, **{name: column[point] for name, column in poi.items()}}
         fits = descend_exactly(setup, setup.bound.where, np.tile(starts, (n, 1)), fixed, data)
         return lowest(Tries(point, fits))

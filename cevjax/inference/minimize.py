@@ -257,9 +257,9 @@ def _solve(like, u, fixed, centre, scale, *, names, bent, decades, box, hold, ma
             step = newton(curvature, damping, moving, gradient)
             return step, jnp.all(jnp.isfinite(step)) & (gradient @ step <= 0)
 
-        learnt, sound = definite(at.curvature + at.bend + secant, damping)
-        step = jnp.where(sound, learnt, newton(at.curvature, damping, moving, gradient))
-        curvature = at.curvature + jnp.where(sound, at.bend + secant, 0.0)
+        learnt, positive = definite(at.curvature + at.bend + secant, damping)
+        step = jnp.where(positive, learnt, newton(at.curvature, damping, moving, gradient))
+        curvature = at.curvature + jnp.where(positive, at.bend + secant, 0.0)
         # where the step would leave the box, it ends there, and the other coordinates take their best for that
         inside = jnp.clip(at.u + step, lower, upper)
         leaves = (moving > 0) & (inside != at.u + step)
@@ -274,8 +274,8 @@ def _solve(like, u, fixed, centre, scale, *, names, bent, decades, box, hold, ma
         flat = jnp.diag(tolerance / (n * (upper - lower) ** 2))
         last = newton(at.curvature + flat, 0.0, moving, gradient)
         if bent:
-            exact, sound = definite(at.curvature + at.bend + flat, 0.0)
-            last = jnp.where(sound, exact, last)
+            exact, positive = definite(at.curvature + at.bend + flat, 0.0)
+            last = jnp.where(positive, exact, last)
         distance = -0.5 * gradient @ last
         return trial, predicted, jnp.where(jnp.isfinite(at.nll) & jnp.isfinite(distance), distance, jnp.inf)
 

@@ -173,6 +173,11 @@ def descend_exactly(setup: Setup, where: Space, starts: np.ndarray, fixed: Mappi
     return descend(setup.like, where, starts, fixed, data, EXACT_BATCH, (MAX_STEPS,), bent=False)
 
 
+def real_data(like: Likelihood, n: int) -> Data:
+    """The data of a likelihood, as those of ``n`` toys."""
+    return jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], n, axis=0), like.data)
+
+
 def columns_of(fixed: Mapping[str, Any], n: int) -> dict[str, np.ndarray]:
     """All values with one entry a toy."""
     return {name: np.broadcast_to(np.asarray(value, float), n) for name, value in fixed.items()}

@@ -276,7 +276,7 @@ class ScanJob(Job):
         x = like.parameters[lead].encode(grid[lead][:, 0])
         anchors = self.anchors[:, [self.task.where.names.index(name) for name in names]]
         others = tuple(name for name in names if name in self.task.free)
-        fit_all = Problem(where, others, self.task.fixed, ())
+        inner = Problem(where, others, self.task.fixed, ())
         found: list[Minimum] = []
         for r in range(len(x)):
             columns = {name: values[r] for name, values in grid.items()}
@@ -285,7 +285,7 @@ class ScanJob(Job):
             starts = np.repeat(anchors[None, : len(anchors) if others or not r else 0], n, axis=0)
             if others:
                 each = {name: np.broadcast_to(value, n) for name, value in fixed.items()}
-                starts = np.concatenate([starts, survey(like, fit_all, each, anchors[0], MINIMA)], axis=1)
+                starts = np.concatenate([starts, survey(like, inner, each, anchors[0], MINIMA)], axis=1)
             if r:
                 starts = np.concatenate([_extrapolate(found, x[: r + 1])[:, None], starts], axis=1)
             found.append(_lowest(like, where, starts, fixed, batch=self.batch, max_steps=STEPS if r else FIRST))

@@ -11,7 +11,7 @@ bounds the parameters of interest have, the nodes where that is lowest lie in th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
@@ -167,12 +167,17 @@ def rows(data: Data) -> np.ndarray:
 
 def evaluate(like: Likelihood, columns: Mapping[str, np.ndarray], data: Data | None = None) -> np.ndarray:
     """The nll at points, given as a column of values for each parameter; of other data, if given, at each."""
-    n, found = len(next(iter(columns.values()))), []
-    for first in range(0, n, POINTS):
-        which = np.minimum(np.arange(first, first + POINTS), n - 1)
-        some = jax.tree.map(lambda x: np.asarray(x)[which], (dict(columns), data))  # noqa: B023
-        found.append(np.asarray(_evaluate(like, *some))[: n - first])
-    return np.concatenate(found)
+    return _in_batches(lambda some: _evaluate(like, *some), (dict(columns), data), POINTS)
+
+
+def _in_batches(function: Callable[[Any], Any], points: Any, size: int) -> Any:
+    """A function of points, arrays with one row for each, in batches of one size, so that it is compiled once."""
+    n, found = len(jax.tree.leaves(points)[0]), []
+    for first in range(0, n, size):
+        which = np.minimum(np.arange(first, first + size), n - 1)
+        some = function(jax.tree.map(lambda x: np.asarray(x)[which], points))  # noqa: B023
+        found.append(jax.tree.map(lambda x: np.asarray(x)[: n - first], some))  # noqa: B023
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
 
 @jax.jit
@@ -252,12 +257,7 @@ def _expansions(
     values = where.decode(u)
     columns = {name: np.broadcast_to(np.asarray(value, float), len(u)) for name, value in fixed.items()}
     columns |= dict(zip(where.names, values.T, strict=True))
-    found = []
-    for first in range(0, len(u), BATCH):
-        which = np.minimum(np.arange(first, first + BATCH), len(u) - 1)
-        some = {name: column[which] for name, column in columns.items()}
-        found.append([np.asarray(x)[: len(u) - first] for x in _expand(like, where.names, some)])
-    mu, slopes = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    mu, slopes = _in_batches(lambda some: _expand(like, where.names, some), columns, BATCH)
     return mu, slopes * np.reshape([where.slope(row) for row in values], (len(u), -1, 1))
 
 

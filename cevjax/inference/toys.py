@@ -24,7 +24,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import numpy as np
 from jax import Array
 from scipy.special import chdtrc, chdtri
@@ -55,6 +54,7 @@ from .pairs import (
     last_steps,
     lowest,
     prepare,
+    real_data,
     take,
     widen,
 )
@@ -147,7 +147,7 @@ def fit_data(setup: Setup, task: Problem, fixed: Mapping[str, Any], known: np.nd
     """The fit of the real data, from many points and ``known`` ones."""
     points = starting_points(setup.like, task, STARTS if task.free else 1)
     starts = np.concatenate([known, task.where.encode(points)])
-    data = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], len(starts), axis=0), setup.like.data)
+    data = real_data(setup.like, len(starts))
     return lowest(Tries(np.zeros(len(starts), int), descend_exactly(setup, task.where, starts, fixed, data)))
 
 
