@@ -289,8 +289,7 @@ class FoldedScattering(Component):
         return self.inherited
 
     def __call__(self, params, interaction):
-        own = {name: params[name] for name in self.spectra.names}
-        spectra = _spectra(own, self.spectra) if own else self.spectra({})
+        spectra = self.spectra(params)
         if self.time is None:
             return self.norm(params) * jnp.sum(spectra, axis=1)
         return self.norm(params) * (spectra @ (self.time(params) if callable(self.time) else self.time))
@@ -299,12 +298,10 @@ class FoldedScattering(Component):
         return {*self.spectra.names} | time_names(self.time) | self.norm.names
 
     def hold(self, params):
-        if not all(curve.name in params for curve in self.spectra.outer):
+        if not all(curve.name in params for curve in self.spectra.outer.curves):
             return self
         return FoldedScattering(self.name, self.spectra.hold(params), self.time, self.norm, self.inherited)
 
-
-_spectra = staged(lambda params, spectra: spectra(params))
 
 LARGEST_FOLD = 2e7
 """Numbers in the largest tensor that :func:`fold` makes, and no more evaluations than 1/1000 of that."""

@@ -9,18 +9,22 @@ tensor are too small to matter.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from scipy.interpolate import make_interp_spline
 from scipy.linalg import qr
 
 from .parameters import Parameter
 from .response.timing import CARDINAL_CUBIC
+from .staged import staged
 
 KNOTS = 241
 """Knots of a curve over the range of its parameter."""
@@ -122,47 +126,91 @@ def _cardinal(t: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.concatenate([before[None], inside, after[None]])
 
 
-class Series(eqx.Module):
-    r"""A function of two groups of parameters, an array of any shape.
+class Products(eqx.Module):
+    r"""Functions of a group of parameters: combinations of products of curves, one of each parameter.
 
-    .. math:: f(x, y) = \sum_{kl} c_{kl} \prod_i \phi_{k_i}(x_i) \prod_j \psi_{l_j}(y_j)
+    .. math:: \Phi_a(x) = \sum_k m_{ka} \prod_i \phi_{k_i}(x_i)
 
     Args:
-        inner, outer: curves of the parameters x and y.
-        inner_terms, outer_terms: for each k and l, which curve of each parameter.
-        coefficients: shape (inner terms, outer terms, ...).
+        curves: of each parameter.
+        terms: for each k, which curve of each parameter.
+        mixture: shape (terms, functions).
     """
 
-    inner: tuple[Curves | Table, ...]
-    outer: tuple[Curves | Table, ...]
-    inner_terms: tuple[tuple[int, ...], ...] = eqx.field(static=True)
-    outer_terms: tuple[tuple[int, ...], ...] = eqx.field(static=True)
-    coefficients: Array
+    curves: tuple[Curves | Table, ...]
+    terms: tuple[tuple[int, ...], ...] = eqx.field(static=True)
+    mixture: Array
 
     def __call__(self, params: Mapping[str, ArrayLike]) -> Array:
-        # the inner ones first: for a batch of points that is one product with the matrix of coefficients
-        by_outer = jnp.tensordot(_products(self.inner, self.inner_terms, params), self.coefficients, axes=1)
-        return jnp.tensordot(_products(self.outer, self.outer_terms, params), by_outer, axes=1)
+        """All functions, shape (functions,)."""
+        own = {name: params[name] for name in self.names}
+        return _mixed(own, self) if own else self.mix(own)
 
-    def hold(self, params: Mapping[str, ArrayLike]) -> Series:
-        """The same function with its outer parameters held."""
-        if not self.outer:
-            return self
-        held = jnp.tensordot(self.coefficients, _products(self.outer, self.outer_terms, params), axes=(1, 0))
-        return Series(self.inner, (), self.inner_terms, ((),), held[:, None])
+    def mix(self, params: Mapping[str, ArrayLike]) -> Array:
+        """:meth:`__call__` before it is made a stage."""
+        product = jnp.ones(len(self.terms))
+        for curve, which in zip(self.curves, np.array(self.terms, int).reshape(len(self.terms), -1).T, strict=True):
+            product = product * curve(params)[which]
+        return product @ self.mixture
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(c.name for c in (*self.inner, *self.outer))
+        return tuple(curve.name for curve in self.curves)
 
 
-def _products(
-    curves: Sequence[Curves | Table], terms: Sequence[Sequence[int]], params: Mapping[str, ArrayLike]
-) -> Array:
-    product = jnp.ones(len(terms))
-    for curve, which in zip(curves, np.array(terms, int).reshape(len(terms), -1).T, strict=True):
-        product = product * curve(params)[which]
-    return product
+_mixed = staged(lambda params, products: products.mix(params))
+
+ONE = Products((), ((),), jnp.ones((1, 1)))
+"""The only function of no parameter."""
+
+
+class Series(eqx.Module):
+    r"""A function of two groups of parameters, an array of any shape.
+
+    .. math:: f(x, y) = \sum_{ab} c_{ab} \Phi_a(x) \Psi_b(y)
+
+    Args:
+        inner, outer: functions of the parameters x and y.
+        coefficients: shape (inner functions, outer functions, ...).
+    """
+
+    inner: Products
+    outer: Products
+    coefficients: Array
+
+    def __call__(self, params: Mapping[str, ArrayLike]) -> Array:
+        return _between(self.inner(params), self.coefficients, self.outer(params))
+
+    def hold(self, params: Mapping[str, ArrayLike]) -> Series:
+        """The same function with its outer parameters held."""
+        if not self.outer.curves:
+            return self
+        held = jnp.tensordot(self.coefficients, self.outer(params), axes=(1, 0))
+        return Series(self.inner, ONE, held[:, None])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.inner.names, *self.outer.names)
+
+
+@jax.custom_jvp
+def _between(left: Array, matrix: Array, right: Array) -> Array:
+    """The bilinear form, whose derivatives cost what it costs, however many there are."""
+    return jnp.tensordot(left, jnp.tensordot(right, matrix, axes=(0, 1)), axes=1)
+
+
+@partial(_between.defjvp, symbolic_zeros=True)
+def _between_slopes(primals, tangents):
+    left, matrix, right = primals
+    along = jnp.tensordot(right, matrix, axes=(0, 1)), matrix, jnp.tensordot(left, matrix, axes=1)
+    value, slope = jnp.tensordot(left, along[0], axes=1), 0.0
+    if not isinstance(tangents[0], SymbolicZero):
+        slope = slope + jnp.tensordot(tangents[0], along[0], axes=1)
+    if not isinstance(tangents[1], SymbolicZero):
+        slope = slope + jnp.tensordot(left, jnp.tensordot(right, tangents[1], axes=(0, 1)), axes=1)
+    if not isinstance(tangents[2], SymbolicZero):
+        slope = slope + jnp.tensordot(tangents[2], along[2], axes=1)
+    return value, slope
 
 
 class Axis(NamedTuple):
@@ -210,22 +258,41 @@ def series(
     rows = values.shape[len(inner) + len(outer) :]
     tensor = _coefficients(values, inner, 0).reshape(-1, int(np.prod(outer_shape)), *rows)
     counts = np.sum(np.abs(tensor), axis=3)
-    size = np.linalg.norm(counts / np.sqrt(variance + counts[0]), axis=2)
+    spread = np.sqrt(variance + counts[0])[..., None]  # at each outer node
+    size = np.linalg.norm(counts / spread[..., 0], axis=2)
     first = np.flatnonzero(size.max(axis=1) > tolerance)
     first = first if len(first) else np.zeros(1, int)
-    tensor = _coefficients(tensor[first].reshape(len(first), *outer_shape, *rows), outer, 1)
-    tensor = tensor.reshape(len(first), -1, *rows)
-    size = np.linalg.norm(np.sum(np.abs(tensor), axis=3) / np.sqrt(variance), axis=2)
-    second = np.flatnonzero(size.max(axis=0) > tolerance / 1e3)
+    tensor = tensor[first]
+    first_mixture = _directions(tensor / spread, tolerance)
+    tensor = np.tensordot(first_mixture.T, tensor, axes=1)
+    tensor = _coefficients(tensor.reshape(-1, *outer_shape, *rows), outer, 1).reshape(len(tensor), -1, *rows)
+    tensor = np.swapaxes(tensor, 0, 1)
+    scaled = tensor / np.sqrt(variance)[:, None]
+    size = np.linalg.norm(np.sum(np.abs(scaled), axis=3), axis=2)
+    second = np.flatnonzero(size.max(axis=1) > tolerance / 1e3)
     second = second if len(second) else np.zeros(1, int)
-    inner_terms, outer_terms = (
-        tuple(map(tuple, np.array(np.unravel_index(which, shape), int).T.tolist())) if shape else ((),)
-        for which, shape in ((first, inner_shape), (second, outer_shape))
+    second_mixture = _directions(scaled[second], tolerance / 1e3)
+    tensor = np.tensordot(second_mixture.T, tensor[second], axes=1)
+    groups = (
+        Products(tuple(axis.variable.curves(axis.curves) for axis in group), _terms(which, shape), jnp.asarray(mixture))
+        for group, which, shape, mixture in (
+            (inner, first, inner_shape, first_mixture),
+            (outer, second, outer_shape, second_mixture),
+        )
     )
-    inner_curves, outer_curves = (
-        tuple(axis.variable.curves(axis.curves) for axis in group) for group in (inner, outer)
-    )
-    return Series(inner_curves, outer_curves, inner_terms, outer_terms, jnp.asarray(tensor[:, second]))
+    return Series(*groups, jnp.asarray(np.swapaxes(tensor, 0, 1)))
+
+
+def _terms(which: np.ndarray, shape: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Which curve of each parameter the products of some numbers have."""
+    return tuple(map(tuple, np.array(np.unravel_index(which, shape), int).T.tolist())) if shape else ((),)
+
+
+def _directions(terms: np.ndarray, tolerance: float) -> np.ndarray:
+    """Combinations of terms, orthogonal, shape (terms, combinations): all others together are below ``tolerance``."""
+    left, size, _ = np.linalg.svd(terms.reshape(len(terms), -1), full_matrices=False)
+    rest = np.sqrt(np.cumsum(size[::-1] ** 2))[::-1]
+    return left[:, : max(int(np.sum(rest > tolerance)), 1)]
 
 
 def _coefficients(values: np.ndarray, axes: Sequence[Axis], first: int) -> np.ndarray:

@@ -9,7 +9,7 @@ bounds. All points of a batch run in one ``vmap`` of one ``while_loop``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -87,8 +87,9 @@ def minimize(
     batch: int = BATCH,
     data: Data | None = None,
     tolerance: float = TOLERANCE,
-    max_steps: int | None = None,
+    max_steps: ArrayLike | None = None,
     bent: Sequence[str] = (),
+    queue: int | None = None,
 ) -> Minimum:
     """Minimise the nll from each row of ``starts``.
 
@@ -99,43 +100,48 @@ def minimize(
         fixed: values of all other parameters: numbers, or arrays with one entry a point.
         held: names in ``where`` that stay at their starting values. One compiled function does for any of them; where
             the same ones are held at many points, arrays in ``fixed`` are faster.
-        batch: points per compiled call; the last call is padded.
+        batch: points that take their steps together.
         data: other data than those of ``like``, each array with one row a point.
         tolerance: in the nll; the last step gains less than that, and the error is a small part of the gain. Where the
             nll exceeds the number of bins by x, so that nothing fits, it is 1 + x/100 times as large.
-        max_steps: after which a point counts as not converged; None for :data:`MAX_STEPS`.
+        max_steps: after which a point counts as not converged, alike for all or not; None for :data:`MAX_STEPS`.
         bent: names in ``where`` by which second derivatives of the counts are taken too: couplings that enter squared,
             where the expected curvature vanishes at zero charge. That is cheap for folded likelihoods.
+        queue: points per compiled call, the last of which is padded; None for one batch. In a longer queue the next
+            point takes the place of one that has converged, so that none waits for the slowest of its batch.
     """
     u = where.encode(np.clip(starts, where.lower, where.upper))
-    u, value, _, converged, steps = _run(like, where, u, fixed, held, batch, max_steps, data, tolerance, bent)
+    u, value, _, converged, steps = _run(like, where, u, fixed, held, batch, max_steps, data, tolerance, bent, queue)
     return Minimum(where.decode(u), value, converged, steps)
 
 
-def _run(like, where, u, fixed, held=(), batch=BATCH, max_steps=None, data=None, tolerance=TOLERANCE, bent=()):
-    """Call the compiled minimiser in batches of one size, so that it is compiled once."""
+def _run(
+    like, where, u, fixed, held=(), batch=BATCH, max_steps=None, data=None, tolerance=TOLERANCE, bent=(), queue=None
+):
+    """Call the compiled minimiser with numbers of points of one size, so that it is compiled once."""
     hold = np.array([name in held for name in where.names])
     each = tuple(name for name, value in fixed.items() if np.ndim(value))
     rest = tuple(name for name in fixed if name not in each)
     rest_values = np.array([float(fixed[name]) for name in rest])
     columns = np.stack([np.asarray(fixed[name], float) for name in each], axis=1) if each else np.zeros((len(u), 0))
+    limits = np.broadcast_to(MAX_STEPS if max_steps is None else max_steps, len(u))
     box = where.encode(where.lower), where.encode(where.upper)
     centre = np.array([0.0 if p.decades else p.nominal for p in where.parameters])
     scale, decades = np.array([p.scale for p in where.parameters]), tuple(p.decades for p in where.parameters)
-    maps = centre, scale, decades
-    max_steps = MAX_STEPS if max_steps is None else max_steps
+    numbers = hold, rest_values, centre, scale, *box, tolerance
     sharding = _over_devices()
     count = 1 if sharding is None else sharding.num_devices
     batch = -(-batch // count) * count
+    size = batch if sharding is not None or queue is None else max(queue, batch)
     parts = []
-    for first in range(0, len(u), batch):
-        rows = np.minimum(np.arange(first, first + batch), len(u) - 1)
-        points = jax.tree.map(lambda x: x[rows], (u, columns, data))  # noqa: B023
+    for first in range(0, len(u), size):
+        rows = np.minimum(np.arange(first, first + size), len(u) - 1)
+        points = jax.tree.map(lambda x: x[rows], (u, columns, data, limits))  # noqa: B023
         points = points if sharding is None else jax.device_put(points, sharding)
-        numbers = hold, rest_values, *maps, *box, max_steps, tolerance
-        out = _minimize(like, where.names, tuple(bent), rest, each, points, *numbers)
-        parts.append([np.asarray(x)[: len(u) - first] for x in out])
-    return [np.concatenate(x) for x in zip(*parts, strict=True)]
+        real = min(size, len(u) - first)
+        parts.append(_minimize(like, where.names, tuple(bent), rest, each, decades, batch, real, points, *numbers))
+    # only now are the results waited for: XLA may run several calls at once
+    return [np.concatenate(x)[: len(u)] for x in zip(*parts, strict=True)]
 
 
 def _over_devices() -> NamedSharding | None:
@@ -172,23 +178,81 @@ def reach(measurement: Measurement, interaction: Interaction, names: Sequence[st
     return [[i for i, name in enumerate(names) if name in (known if own is None else own)] for own in moved]
 
 
-@partial(jax.jit, static_argnames=("names", "bent", "rest", "each", "decades"))
+@partial(jax.jit, static_argnames=("names", "bent", "rest", "each", "decades", "batch"))
 def _minimize(
-    like, names, bent, rest, each, points, hold, rest_values, centre, scale, decades, lower, upper, max_steps, tolerance
+    like, names, bent, rest, each, decades, batch, n, points, hold, rest_values, centre, scale, lower, upper, tolerance
 ):
-    limits = {"hold": hold, "max_steps": max_steps, "tolerance": tolerance}
-    solve = partial(_solve, names=names, bent=bent, decades=decades, box=(lower, upper), **limits)
+    """Minimise from the first ``n`` of the points, a batch of which takes steps together."""
 
-    def of_point(u, column, data):
+    def descent(point):
+        _, column, data, limit = point
         fixed = {**dict(zip(rest, rest_values, strict=True)), **dict(zip(each, column, strict=True))}
-        here = like if data is None else like.with_data(data)
-        return solve(here.hold(fixed), u, fixed, centre, scale)
+        here = (like if data is None else like.with_data(data)).hold(fixed)
+        limits = {"hold": hold, "max_steps": limit, "tolerance": tolerance}
+        return _descent(here, fixed, centre, scale, names, bent, decades, (lower, upper), **limits)
 
-    return jax.vmap(of_point)(*points)
+    def begin(points):
+        return jax.vmap(_start)(points[0])
+
+    def go_on(points, state):
+        return jax.vmap(lambda point, state: descent(point).advance(state))(points, state)
+
+    def unfinished(points, state):
+        return jax.vmap(lambda point, state: descent(point).unfinished(state))(points, state)
+
+    def end(points, state):
+        return jax.vmap(lambda point, state: descent(point).end(state))(points, state)
+
+    if len(points[0]) == batch:
+        alone = lambda point: descent(point).run(_start(point[0]))  # noqa: E731
+        return jax.vmap(alone)(points)
+
+    def fill(rows):
+        some = jax.tree.map(lambda x: x[rows], points)
+        return some, begin(some)
+
+    def busy(carry):
+        return jnp.any(carry[1] < n)
+
+    def step(carry):
+        ahead, row, here, state, results = carry
+        new = go_on(here, state)
+        done = (row < n) & ~unfinished(here, new)
+        out = end(here, new)
+        results = jax.tree.map(lambda old, x: old.at[jnp.where(done, row, len(old))].set(x, mode="drop"), results, out)
+        following = ahead + jnp.cumsum(done) - 1
+        row = jnp.where(done, following, row)
+        fresh = fill(jnp.minimum(row, n - 1))
+        kept = lambda a, b: jnp.where(jnp.expand_dims(done, range(1, a.ndim)), a, b)  # noqa: E731
+        here, state = jax.tree.map(kept, fresh, (here, new))
+        return ahead + jnp.sum(done), row, here, state, results
+
+    row = jnp.arange(batch)
+    here, state = fill(jnp.minimum(row, n - 1))
+    shapes = jax.eval_shape(end, here, state)
+    results = jax.tree.map(lambda x: jnp.zeros((len(points[0]), *x.shape[1:]), x.dtype), shapes)
+    return jax.lax.while_loop(busy, step, (batch, row, here, state, results))[-1]
 
 
-def _solve(like, u, fixed, centre, scale, *, names, bent, decades, box, hold, max_steps, tolerance):
-    """Minimise from one starting point."""
+class _Descent(NamedTuple):
+    """How a minimisation goes on and ends."""
+
+    unfinished: Callable[[_State], Array]
+    advance: Callable[[_State], _State]
+    end: Callable[[_State], tuple[Array, ...]]
+
+    def run(self, state: _State) -> tuple[Array, ...]:
+        return self.end(jax.lax.while_loop(self.unfinished, self.advance, state))
+
+
+def _start(u: Array) -> _State:
+    n, inf = len(u), jnp.asarray(jnp.inf)
+    nowhere = _Model(u, inf, jnp.zeros_like(u), jnp.eye(n), jnp.zeros((n, n)))
+    return _State(nowhere, jnp.zeros((n, n)), u, -inf, jnp.asarray(1e-3), inf, inf, jnp.asarray(0))
+
+
+def _descent(like, fixed, centre, scale, names, bent, decades, box, *, hold, max_steps, tolerance):
+    """Minimisation of one nll."""
     (lower, upper), n = box, len(names)
     sigma = {p.name: p.constraint.sigma for p in like.constrained if p.constraint}
     penalty_curvature = jnp.array([1 / sigma[name] ** 2 if name in sigma else 0.0 for name in names]) * scale**2
@@ -301,16 +365,15 @@ def _solve(like, u, fixed, centre, scale, *, names, bent, decades, box, hold, ma
         trial, predicted, distance = propose(best, secant, damping)
         return _State(best, secant, trial, predicted, damping, distance, stride, state.steps + 1)
 
-    inf = jnp.asarray(jnp.inf)
-    nowhere = _Model(u, inf, jnp.zeros_like(u), jnp.eye(n), jnp.zeros((n, n)))
-    start = _State(nowhere, jnp.zeros((n, n)), u, -inf, jnp.asarray(1e-3), inf, inf, jnp.asarray(0))
-    last = jax.lax.while_loop(unfinished, advance, start)
-    converged = enough(last)
-    # where the curvature vanishes a last step may be long, and lead where the model does not hold
-    short = jnp.max(jnp.abs(last.trial - last.best.u), initial=0.0) <= last.stride
-    sound = converged & short & (last.predicted >= 0) & (last.predicted <= 2 * last.distance)
-    u, value = jnp.where(sound, last.trial, last.best.u), last.best.nll - jnp.where(sound, last.predicted, 0.0)
-    return u, value, last.best.gradient, converged, last.steps
+    def end(last):
+        converged = enough(last)
+        # where the curvature vanishes a last step may be long, and lead where the model does not hold
+        short = jnp.max(jnp.abs(last.trial - last.best.u), initial=0.0) <= last.stride
+        sound = converged & short & (last.predicted >= 0) & (last.predicted <= 2 * last.distance)
+        u, value = jnp.where(sound, last.trial, last.best.u), last.best.nll - jnp.where(sound, last.predicted, 0.0)
+        return u, value, last.best.gradient, converged, last.steps
+
+    return _Descent(unfinished, advance, end)
 
 
 def solve_positive(matrix: Array, vector: Array) -> Array:

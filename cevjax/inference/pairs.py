@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
+from threadpoolctl import ThreadpoolController
 
 from ..errors import InvalidValueError
 from ..folding import fold, tabulated
@@ -29,9 +32,10 @@ TOLERANCE = 1e-4
 SLACK = 1e-3
 """Two values of t closer than this count as equal: counts are discrete, so that many toys may tie with the data."""
 BATCH = 64  # fits per compiled call
-FIRST, NEXT, MORE = (5, 3), 10, 60
-"""Steps of the minimiser: of all fits, with several parameters of interest and with one or none; of those that need
-more, a block together; and of those that need still more, a chunk together."""
+QUEUE = 1024  # and in its queue
+FIRST, NEXT, MORE = 5, 20, 60
+"""Steps of the minimiser: of fits that have rivals from other starts; of all others, and those that are left of the
+rivals; and of those that need still more, a chunk together."""
 BARRIER = 0.2  # in the nll: after its first steps a fit that is higher than another one of the toy by more is given up
 REACH, PRECISE = 4.5, 3e-3
 """Range of nuisances with the folded likelihood, in standard deviations: toys fluctuate, around shifted values. Terms
@@ -124,10 +128,14 @@ def replace(tree: Any, rows: np.ndarray, new: Any) -> None:
 def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """``function`` of all items: compiled functions leave the interpreter to other threads while they run."""
     threads = min(threads_at_hand(), len(items))
-    if threads < 2:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, items))
+    with _matrices().limit(limits=1, user_api="blas"):  # threads of NumPy's own would spin between small products
+        if threads < 2:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(function, items))
+
+
+_matrices = cache(ThreadpoolController)
 
 
 def descend(
@@ -137,7 +145,7 @@ def descend(
     fixed: Mapping[str, Any],
     data: Data,
     batch: int = BATCH,
-    steps: Sequence[int] = (NEXT, MORE),
+    steps: Sequence[ArrayLike] = (NEXT, MORE),
     bent: bool = True,
 ) -> Fits:
     """Fit each toy from one starting point: a row of ``starts``, in the coordinates of the minimiser.
@@ -149,7 +157,7 @@ def descend(
         fixed: values of all others: numbers, or arrays with one entry a toy.
         data: of the toys.
         batch: fits per compiled call.
-        steps: that a fit may take at first, and again and again, together with the others that need more.
+        steps: that a fit may take at first, alike for all or not, and then those that have not converged.
         bent: take second derivatives by the parameters of interest, which is cheap if folded.
     """
     n = len(starts)
@@ -163,7 +171,8 @@ def descend(
         if not len(left):
             break
         points, some, here = where.decode(found.u[left]), take(data, left), columns_at(fixed, left)
-        new = minimize(like, where, points, here, (), batch, some, TOLERANCE, limit, second)
+        limit = np.broadcast_to(limit, len(starts))[left]
+        new = minimize(like, where, points, here, (), batch, some, TOLERANCE, limit, second, QUEUE if bent else None)
         replace(found, left, Fits(where.encode(new.values), new.nll, new.converged))
     return found
 
@@ -205,8 +214,9 @@ def attempt(
 ) -> Tries:
     """The first steps of the fits of toys, from ``starts``: the toy that each belongs to, and the coordinates."""
     toy, points = starts
-    steps = (FIRST[0] if sum(not p.nuisance for p in where.parameters) > 1 else FIRST[1],)  # alike for all toys
-    tries = Tries(toy, descend(like, where, points, columns_at(fixed, toy), take(data, toy), steps=steps))
+    rivals = np.bincount(toy)[toy] > 1
+    steps = np.where(rivals, FIRST, NEXT)
+    tries = Tries(toy, descend(like, where, points, columns_at(fixed, toy), take(data, toy), steps=(steps,)))
     return go_on(like, where, drop(tries), fixed, data, NEXT)
 
 
