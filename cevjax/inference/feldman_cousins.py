@@ -35,13 +35,14 @@ from .fit import fit, starting_points
 from .pairs import SLACK, Fits, Setup, Tries, box_of, descend_exactly, in_threads, lowest, prepare, real_data
 from .pseudo import check_count, random_key
 from .scan import check_grid
-from .starts import Atlas
+from .starts import Atlas, expectations
 from .toys import CHUNK, STARTS, Experiment, fit_toys, fraction
 
 if TYPE_CHECKING:
     import xarray as xr
 
 POINTS = 32
+LOOKED_AT = 256  # points of the grid whose minima may be anywhere
 """Points of a chunk, whose toys are fitted together."""
 DOUBT = 3.0
 """Standard deviations of the p-value within which it is not clear on which side of 1 - cl a point lies."""
@@ -227,10 +228,15 @@ class FeldmanCousinsJob(jobs.Job):
     @cached_property
     def atlas(self) -> Atlas:
         """Where fits of toys with all parameters free may start, for all points."""
-        where = self.setup.free.where
-        return Atlas.around(
-            self.setup.folded, self.setup.free, self.setup.free.fixed, self.known[0], box_of(self.setup, where)
-        )
+        folded, task, centre = self.setup.folded, self.setup.free, self.known[0]
+        total = int(np.prod([len(values) for values in self.axes.values()]))
+        few = np.arange(total) if total <= LOOKED_AT else (np.arange(LOOKED_AT) * 0.6180339887 % 1 * total).astype(int)
+        some = np.unravel_index(few, [len(values) for values in self.axes.values()])
+        u = np.tile(centre, (len(some[0]), 1))
+        for (name, values), which in zip(self.axes.items(), some, strict=True):
+            u[:, task.where.names.index(name)] = self.setup.like.parameters[name].encode(values[which])
+        x = expectations(folded, task, task.fixed, u)
+        return Atlas.over(folded, task, task.fixed, centre, box_of(self.setup, task.where), x)
 
     def compute(self, index):
         numbers = index * POINTS + np.arange(self.sizes[index])

@@ -178,7 +178,11 @@ def reach(measurement: Measurement, interaction: Interaction, names: Sequence[st
     return [[i for i, name in enumerate(names) if name in (known if own is None else own)] for own in moved]
 
 
-@partial(jax.jit, static_argnames=("names", "bent", "rest", "each", "decades", "batch"))
+# several calls run at once, so that XLA need not split the small operations within each
+ALONE = {"xla_cpu_multi_thread_eigen": False}
+
+
+@partial(jax.jit, static_argnames=("names", "bent", "rest", "each", "decades", "batch"), compiler_options=ALONE)
 def _minimize(
     like, names, bent, rest, each, decades, batch, n, points, hold, rest_values, centre, scale, lower, upper, tolerance
 ):

@@ -27,7 +27,7 @@ from .minimize import BATCH as EXACT_BATCH
 from .minimize import MAX_STEPS, Space, minimize, space
 from .starts import evaluate
 
-TOLERANCE = 1e-4
+TOLERANCE = 3e-4
 """Of a fit, in the nll."""
 SLACK = 1e-3
 """Two values of t closer than this count as equal: counts are discrete, so that many toys may tie with the data."""
@@ -158,13 +158,14 @@ def descend(
         data: of the toys.
         batch: fits per compiled call.
         steps: that a fit may take at first, alike for all or not, and then those that have not converged.
-        bent: take second derivatives by the parameters of interest, which is cheap if folded.
+        bent: take second derivatives by couplings, those parameters of interest that are zero without new physics. That
+            is cheap if folded; for others, which move counts without end, less is learnt than it costs.
     """
     n = len(starts)
     if not where.names:
         value = evaluate(like, columns_of(fixed, n), data)
         return Fits(np.zeros((n, 0)), value, np.isfinite(value))
-    second = tuple(p.name for p in where.parameters if not p.nuisance) if bent else ()
+    second = tuple(p.name for p in where.parameters if not p.nuisance and p.nominal == 0) if bent else ()
     found = Fits(np.array(starts), np.full(n, np.inf), np.zeros(n, bool))
     for limit in steps:
         left = np.flatnonzero(~found.converged)

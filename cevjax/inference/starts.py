@@ -24,15 +24,20 @@ from jax import Array
 from ..likelihood import MU_FLOOR, Data, Likelihood, expected_flat, nll
 from .fit import Problem
 
-COUNT, LONGEST = 1024, 64
-"""Nodes in all, about, and along one parameter at most."""
-BATCH, POINTS = 16, 64  # nodes, and points, per compiled call
+COUNT, DENSE, LONGEST = 1024, 576, 64
+"""Nodes in all, about, also where they are as dense as can be, and along one parameter at most."""
+ZOOMS = 4
+BATCH, POINTS = 16, 256  # nodes, and points, per compiled call
 SURVEY = 256  # nodes of a survey, about
 RELEVANT = 12.5
 """Nodes higher than the lowest by more than this, in the nll of the expectation, are never the lowest of a toy."""
-DOUBT = 0.2
+DOUBT = 0.5
 """A minimum higher than the lowest by less than this, in the nll, may turn out to be the lowest."""
-MOST = 3  # starts of a toy
+GUESS = 2.0
+"""The same before a start has moved to where it belongs."""
+MOST = 4  # starts of a toy
+FOLLOWED = 3
+"""Times that a start moves on to where the node next to it points, because nodes tell little of what is far away."""
 APART = 2.0
 """Spacings of the nodes: a step goes hardly further, and two starts are that far apart, or they are one."""
 RIDGE = 1e-2
@@ -49,10 +54,14 @@ class Atlas(NamedTuple):
     Attributes:
         u: coordinates of the nodes, shape (nodes, parameters).
         linear: the nll at the nodes is ``x @ linear``, shape (data, nodes).
-        whitened: the gradient in coordinates in which the curvature is one, shape (data, nodes, parameters).
+        whitened: the gradient in coordinates in which the curvature is one, shape (data, nodes, parameters): first
+            those that nuisances alone make up.
         root: from minus that to the step that leads to the minimum, shape (nodes, parameters, parameters).
         n_flat: parameters without effect at the first node.
         neighbours: of each node, -1 to fill up, shape (nodes, neighbours).
+        grid: numbers of the nodes on the grid of the parameters of interest, -1 where there is none; without the first
+            node, which is the centre.
+        corner: coordinates of the first node on the grid, along the parameters of interest.
         spacing: of the nodes along each parameter; infinite along nuisances.
         box: lowest and highest coordinates.
     """
@@ -63,6 +72,8 @@ class Atlas(NamedTuple):
     root: np.ndarray
     n_flat: int
     neighbours: np.ndarray
+    grid: np.ndarray
+    corner: np.ndarray
     spacing: np.ndarray
     box: tuple[np.ndarray, np.ndarray]
 
@@ -75,6 +86,7 @@ class Atlas(NamedTuple):
         centre: np.ndarray,
         box: tuple[np.ndarray, np.ndarray],
         count: int = COUNT,
+        extent: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Atlas:
         """Nodes at ``centre`` and all over the ranges of the parameters of interest.
 
@@ -85,8 +97,9 @@ class Atlas(NamedTuple):
             centre: coordinates; the nuisances are there at all nodes.
             box: lowest and highest coordinates.
             count: of the nodes, about; 1 for the centre alone.
+            extent: lowest and highest coordinates of nodes; None for all of the ranges.
         """
-        axes = _axes(task, box, count)
+        axes = _axes(task, extent or box, count)
         spacing = np.full(len(centre), np.inf)
         u = [centre]
         for i, axis in axes.items():
@@ -99,12 +112,41 @@ class Atlas(NamedTuple):
         u = np.array(u)
         mu, slopes = _expansions(like, task, fixed, u)
         parts = _quadratic(like, task, fixed, u, mu, slopes, spacing)
-        return cls(u, *parts, neighbours, spacing, box)
+        grid = 1 + np.arange(len(u) - 1).reshape([len(axis) for axis in axes.values()] if axes else 0)
+        corner = np.array([axis[0] for axis in axes.values()])
+        return cls(u, *parts, neighbours, grid, corner, spacing, box)
+
+    @classmethod
+    def over(
+        cls,
+        like: Likelihood,
+        task: Problem,
+        fixed: Mapping[str, Any],
+        centre: np.ndarray,
+        box: tuple[np.ndarray, np.ndarray],
+        x: np.ndarray,
+    ) -> Atlas:
+        """Nodes at ``centre``, and others as dense as can be where toys drawn at expectations ``x`` may have minima."""
+        atlas, extent = cls.around(like, task, fixed, centre, box), box
+        axes = np.isfinite(atlas.spacing)
+        for _ in range(ZOOMS if axes.any() else 0):
+            nodes = atlas.u[1:][np.any(atlas.relevant(x)[:, 1:], axis=0)]
+            low, high = (np.clip(x, *extent) for x in (nodes.min(0) - atlas.spacing, nodes.max(0) + atlas.spacing))
+            if np.all((high - low)[axes] > 0.8 * (atlas.spacing[axes] * (np.array(atlas.grid.shape) - 1))):
+                break
+            extent = tuple(np.where(axes, new, old) for new, old in zip((low, high), extent, strict=True))
+            atlas = cls.around(like, task, fixed, centre, box, DENSE, extent)
+        return atlas
+
+    def relevant(self, x: np.ndarray) -> np.ndarray:
+        """Which nodes may be the lowest of toys drawn at expectations ``x``, shape (expectations, nodes)."""
+        value = self.values(x)[0]
+        return value < np.min(value, axis=1, keepdims=True) + RELEVANT
 
     def near(self, x: np.ndarray) -> Atlas:
         """The nodes that may be the lowest of toys drawn at an expectation ``x``, and the first one."""
-        value = self.values(x[None])[0][0]
-        kept = np.flatnonzero((value < np.min(value) + RELEVANT) | (np.arange(len(value)) == 0))
+        value = self.relevant(x[None])[0]
+        kept = np.flatnonzero(value | (np.arange(len(value)) == 0))
         place = np.full(len(value) + 1, -1)
         place[kept] = np.arange(len(kept))
         return self._replace(
@@ -113,6 +155,7 @@ class Atlas(NamedTuple):
             whitened=self.whitened[:, kept],
             root=self.root[kept],
             neighbours=place[self.neighbours[kept]],
+            grid=place[self.grid],
         )
 
     def with_centre(self, other: Atlas) -> Atlas:
@@ -124,34 +167,99 @@ class Atlas(NamedTuple):
         return self._replace(**new, n_flat=other.n_flat)
 
     def values(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The nll in the minimum that each node points to, shape (toys, nodes), and the gradient there, whitened.
+        """The lowest nll within one spacing of each node, shape (toys, nodes), and the gradient there, whitened.
 
         Rounded, so that choices are the same whatever they are computed with.
         """
         n, (d, j, p) = len(x), self.whitened.shape
         gradient = (x @ self.whitened.reshape(d, j * p)).reshape(n, j, p)
-        return np.round(x @ self.linear - 0.5 * np.einsum("njp,njp->nj", gradient, gradient), 6), gradient
+        held = x @ self.linear
+        axes = np.flatnonzero(np.isfinite(self.spacing))
+        last = p - len(axes)  # those of the nuisances come first
+        nuisances, others = gradient[..., :last], gradient[..., last:]
+        held -= 0.5 * np.einsum("njp,njp->nj", nuisances, nuisances)
+        if len(axes):
+            long = np.zeros_like(held)  # length of the step along the parameters of interest
+            for i in axes:
+                step = sum(self.root[:, i, last + k] * others[..., k] for k in range(len(axes)))
+                np.maximum(long, np.abs(step) / self.spacing[i], out=long)
+            part = 1 / np.maximum(long, 1.0)
+            held -= (part - part**2 / 2) * np.einsum("njp,njp->nj", others, others)
+        return np.round(held, 6), gradient
 
-    def starts(self, data: Data) -> tuple[np.ndarray, np.ndarray]:
-        """Where to start the fits of toys: the number of the toy, in increasing order, and the coordinates of each."""
+    def starts(
+        self, data: Data, evaluate: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where to start the fits of toys: the number of the toy, in increasing order, and the coordinates of each.
+
+        Args:
+            data: of the toys.
+            evaluate: the nll of some toys at coordinates; with it starts that cannot win are given up.
+        """
         x = rows(data)
         value, gradient = self.values(x)
         if value.shape[1] == 1:
             return np.arange(len(x)), self._ends(np.zeros(len(x), int), gradient[:, 0])
-        toy, node = np.nonzero(value < np.min(value, axis=1, keepdims=True) + DOUBT)
-        height = value[toy, node]
+        toy, node = np.nonzero(value < np.min(value, axis=1, keepdims=True) + GUESS)
         around = np.concatenate([value, np.full((len(value), 1), np.inf)], axis=1)
-        lowest = np.all(around[toy[:, None], self.neighbours[node]] >= height[:, None], axis=1)
-        order = np.lexsort((height, toy))
-        order = order[lowest[order]]
-        toy, node = toy[order], node[order]
+        lowest = np.all(around[toy[:, None], self.neighbours[node]] >= value[toy, node][:, None], axis=1)
+        toy, node = toy[lowest], node[lowest]
         ends = self._ends(node, gradient[toy, node])
-        first = np.searchsorted(toy, toy)  # the lowest of the same toy
-        rank = np.arange(len(toy)) - first
+        for _ in range(FOLLOWED):
+            node = self._nearest(ends, node)
+            ends = self._ends(node, gradient[toy, node])
+        height = value[toy, node]
+        order = np.lexsort((node, height, toy))
+        toy, ends, height = toy[order], ends[order], height[order]
+        kept = (height < height[np.searchsorted(toy, toy)] + DOUBT) & self._apart(toy, ends)
+        toy, ends, height = toy[kept], ends[kept], height[kept]
+        few = np.arange(len(toy)) - np.searchsorted(toy, toy) < MOST
+        toy, ends, height = toy[few], ends[few], height[few]
+        if evaluate is not None:
+            kept = self._may_win(x, toy, ends, height, evaluate)
+            toy, ends = toy[kept], ends[kept]
+        return toy, ends
+
+    def _may_win(self, x, toy, ends, height, evaluate) -> np.ndarray:
+        """Which starts may lead to the lowest minimum of their toy.
+
+        The nll at a start is an upper limit of the minimum that it leads to, and tells how wrong the expansion is: the
+        minimum may be lower than the expansion says by as much as the start is higher.
+        """
+        rivals = np.flatnonzero(np.bincount(toy)[toy] > 1)
+        kept = np.ones(len(toy), bool)
+        if not len(rivals):
+            return kept
+        centre = np.unique(toy[rivals])  # what depends on the data alone, from where the expansion is exact
+        points = np.concatenate([ends[rivals], np.tile(self.u[0], (len(centre), 1))])
+        actual = np.nan_to_num(evaluate(np.append(toy[rivals], centre), points), nan=np.inf)
+        actual, rest = actual[: len(rivals)], actual[len(rivals) :] - x[centre] @ self.linear[:, 0]
+        place = np.searchsorted(centre, toy[rivals])
+        expected = height[rivals] + rest[place]
+        best = np.full(len(centre), np.inf)
+        np.minimum.at(best, place, actual)
+        kept[rivals] = (expected - np.abs(actual - expected) < best[place]) | (actual == best[place])
+        return kept
+
+    def _apart(self, toy: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Which starts are far from those of the same toy that come before."""
         finite = np.isfinite(self.spacing)
-        apart = np.any(np.abs(ends - ends[first])[:, finite] > APART * self.spacing[finite], axis=1)
-        kept = (rank == 0) | (apart & (rank < MOST))
-        return toy[kept], ends[kept]
+        scaled = ends[:, finite] / (APART * self.spacing[finite])
+        apart = np.ones(len(toy), bool)
+        for back in range(1, int(np.max(np.bincount(toy), initial=0))):
+            near = np.all(np.abs(scaled[back:] - scaled[:-back]) < 1, axis=1)
+            apart[back:] &= ~(near & (toy[back:] == toy[:-back]))
+        return apart
+
+    def _nearest(self, points: np.ndarray, node: np.ndarray) -> np.ndarray:
+        """The nodes next to points, along the parameters of interest; where there is none, ``node``."""
+        axes = np.isfinite(self.spacing)
+        low, spacing = self.corner, self.spacing[axes]
+        place = np.clip(np.rint((points[:, axes] - low) / spacing).astype(int), 0, np.array(self.grid.shape) - 1)
+        found = self.grid[tuple(place.T)]
+        distance = lambda u: np.max(np.abs(points[:, axes] - u) / spacing, axis=1)  # noqa: E731
+        found = np.where(distance(self.u[0, axes]) < distance(low + place * spacing), 0, found)
+        return np.where(found < 0, node, found)
 
     def _ends(self, node: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         """Where steps from nodes lead, rounded and within the box."""
@@ -163,6 +271,13 @@ def rows(data: Data) -> np.ndarray:
     """The data of toys as an atlas wants them."""
     counts = [np.reshape(x, (len(x), -1)) for x in data.observed]
     return np.concatenate([*counts, np.asarray(data.auxiliary), np.ones((len(counts[0]), 1))], axis=1)
+
+
+def expectations(like: Likelihood, task: Problem, fixed: Mapping[str, Any], u: np.ndarray) -> np.ndarray:
+    """The expectation at points as an atlas wants it."""
+    mu, values = _expansions(like, task, fixed, u)[0], dict(zip(task.where.names, task.where.decode(u).T, strict=True))
+    known = [np.broadcast_to({**fixed, **values}[p.name], len(u)) for p in like.constrained]
+    return np.column_stack([mu, *known, np.ones(len(u))])
 
 
 def evaluate(like: Likelihood, columns: Mapping[str, np.ndarray], data: Data | None = None) -> np.ndarray:
@@ -316,7 +431,9 @@ def _quadratic(
     curvature[~usable] = np.eye(p)
     size = np.sqrt(np.einsum("jpp->jp", curvature))
     correlation = curvature / (size[:, :, None] * size[:, None, :]) + 1e-9 * np.eye(p)
-    inverse = np.linalg.inv(np.linalg.cholesky(correlation)) / size[:, None, :]
+    order = np.argsort(np.isfinite(spacing), kind="stable")  # nuisances first
+    inverse = np.linalg.inv(np.linalg.cholesky(correlation[:, order][:, :, order])) / size[:, None, order]
+    inverse = inverse[:, :, np.argsort(order)]
     linear, gradient = np.concatenate(linear), np.concatenate(gradient)
     linear[:, ~usable], gradient[:, ~usable] = 0.0, 0.0
     linear[-1, ~usable] = 1e300

@@ -45,6 +45,7 @@ from .pairs import (
     Tries,
     box_of,
     columns_at,
+    columns_of,
     descend,
     descend_exactly,
     first_steps,
@@ -59,7 +60,7 @@ from .pairs import (
     widen,
 )
 from .pseudo import Truth, check_count, random_key
-from .starts import COUNT, Atlas, rows
+from .starts import Atlas, evaluate, rows
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -118,14 +119,16 @@ class Experiment(NamedTuple):
         params = {**held, **_values(setup.bound, u)}
         truth = Truth.at(setup.like, params)
         expected = rows(truth.asimov)[0]
-        starts = Atlas.around(setup.folded, setup.bound, held, u, box_of(setup, setup.bound.where)).near(expected)
+        box, seen = box_of(setup, setup.bound.where), expected[None]
+        starts = Atlas.over(setup.folded, setup.bound, held, u, box, seen).near(expected)
         more = starts
         if poi:
-            centre, count = widen(setup, u[None], poi)[0], 1 if atlas else COUNT
-            more = Atlas.around(
-                setup.folded, setup.free, setup.free.fixed, centre, box_of(setup, setup.free.where), count
-            )
-            more = (atlas.with_centre(more) if atlas else more).near(expected)
+            task, centre, box = setup.free, widen(setup, u[None], poi)[0], box_of(setup, setup.free.where)
+            if atlas:
+                more = atlas.with_centre(Atlas.around(setup.folded, task, task.fixed, centre, box, 1))
+            else:
+                more = Atlas.over(setup.folded, task, task.fixed, centre, box, seen)
+            more = more.near(expected)
         return cls(setup, dict(poi), params, truth, (starts, more), (np.nan, np.nan), {})
 
     @property
@@ -138,9 +141,27 @@ class Experiment(NamedTuple):
         """Fitted parameters without effect."""
         return self.starts[1].n_flat
 
+    def starting_points(self, data: Data) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Where the two fits of toys start: see :meth:`.Atlas.starts`."""
+        setup, held = self.setup, {**self.setup.bound.fixed, **self.poi}
+        tasks = zip(self.starts, (setup.bound, setup.free), (held, setup.free.fixed), strict=True)
+        return [starting_points_of(setup, task, atlas, fixed, data) for atlas, task, fixed in tasks]
+
     def fit(self, key: Array, indices: np.ndarray) -> Pair:
         """Draw toys and fit them."""
         return fit_toys([self], [key], np.zeros(len(indices), int), indices, self.poi)
+
+
+def starting_points_of(
+    setup: Setup, task: Problem, atlas: Atlas, fixed: Mapping[str, Any], data: Data
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the fits of toys start, of those points that an atlas gives the ones that may win."""
+
+    def nll(toy: np.ndarray, u: np.ndarray) -> np.ndarray:
+        columns = dict(zip(task.where.names, task.where.decode(u).T, strict=True))
+        return evaluate(setup.folded, {**columns_of(fixed, len(toy)), **columns}, take(data, toy))
+
+    return atlas.starts(data, nll)
 
 
 def fit_data(setup: Setup, task: Problem, fixed: Mapping[str, Any], known: np.ndarray) -> Fits:
@@ -176,9 +197,8 @@ def fit_toys(
         for k in np.unique(which[rows]):
             first = sum(len(data.auxiliary) for data in drawn)
             drawn.append(experiments[k].truth.draw(keys[k], indices[rows[which[rows] == k]]))
-            for found, atlas in zip(starts, experiments[k].starts, strict=True):
-                toy, points = atlas.starts(drawn[-1])
-                found.append((toy + first, points))
+            for found, points in zip(starts, experiments[k].starting_points(drawn[-1]), strict=True):
+                found.append((points[0] + first, points[1]))
         data, both = join(drawn), tuple(join(found) for found in starts)
         return data, first_steps(setup, both, columns_at(poi, rows), data)
 
