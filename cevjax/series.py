@@ -139,7 +139,7 @@ class Products(eqx.Module):
 
     curves: tuple[Curves | Table, ...]
     terms: tuple[tuple[int, ...], ...] = eqx.field(static=True)
-    mixture: Array
+    mixture: Array | np.ndarray
 
     def __call__(self, params: Mapping[str, ArrayLike]) -> Array:
         """All functions, shape (functions,)."""
@@ -160,7 +160,7 @@ class Products(eqx.Module):
 
 _mixed = staged(lambda params, products: products.mix(params))
 
-ONE = Products((), ((),), jnp.ones((1, 1)))
+ONE = Products((), ((),), np.ones((1, 1)))
 """The only function of no parameter."""
 
 
@@ -202,14 +202,16 @@ def _between(left: Array, matrix: Array, right: Array) -> Array:
 @partial(_between.defjvp, symbolic_zeros=True)
 def _between_slopes(primals, tangents):
     left, matrix, right = primals
-    along = jnp.tensordot(right, matrix, axes=(0, 1)), matrix, jnp.tensordot(left, matrix, axes=1)
-    value, slope = jnp.tensordot(left, along[0], axes=1), 0.0
-    if not isinstance(tangents[0], SymbolicZero):
-        slope = slope + jnp.tensordot(tangents[0], along[0], axes=1)
-    if not isinstance(tangents[1], SymbolicZero):
-        slope = slope + jnp.tensordot(left, jnp.tensordot(right, tangents[1], axes=(0, 1)), axes=1)
-    if not isinstance(tangents[2], SymbolicZero):
-        slope = slope + jnp.tensordot(tangents[2], along[2], axes=1)
+    by_right, by_left = jnp.tensordot(right, matrix, axes=(0, 1)), jnp.tensordot(left, matrix, axes=1)
+    value = jnp.tensordot(left, by_right, axes=1)
+    slope = jnp.zeros_like(value)
+    moved, reshaped, turned = (None if isinstance(x, SymbolicZero) else x for x in tangents)
+    if moved is not None:
+        slope = slope + jnp.tensordot(moved, by_right, axes=1)
+    if reshaped is not None:
+        slope = slope + jnp.tensordot(left, jnp.tensordot(right, reshaped, axes=(0, 1)), axes=1)
+    if turned is not None:
+        slope = slope + jnp.tensordot(turned, by_left, axes=1)
     return value, slope
 
 
@@ -253,8 +255,9 @@ def series(
 
     An inner term is kept where it is larger than ``tolerance`` standard deviations of the rows at one of the outer
     nodes: counts with ``variance``, and as many more as there are at that node, where the signal may be a large one.
+    Of what is left, combinations of terms are kept whose number is the rank of the tensor to that precision.
     """
-    inner_shape, outer_shape = ([axis.nodes.size for axis in group] for group in (inner, outer))
+    outer_shape = [axis.nodes.size for axis in outer]
     rows = values.shape[len(inner) + len(outer) :]
     tensor = _coefficients(values, inner, 0).reshape(-1, int(np.prod(outer_shape)), *rows)
     counts = np.sum(np.abs(tensor), axis=3)
@@ -273,19 +276,15 @@ def series(
     second = second if len(second) else np.zeros(1, int)
     second_mixture = _directions(scaled[second], tolerance / 1e3)
     tensor = np.tensordot(second_mixture.T, tensor[second], axes=1)
-    groups = (
-        Products(tuple(axis.variable.curves(axis.curves) for axis in group), _terms(which, shape), jnp.asarray(mixture))
-        for group, which, shape, mixture in (
-            (inner, first, inner_shape, first_mixture),
-            (outer, second, outer_shape, second_mixture),
-        )
-    )
-    return Series(*groups, jnp.asarray(np.swapaxes(tensor, 0, 1)))
 
+    def products(group: Sequence[Axis], which: np.ndarray, mixture: np.ndarray) -> Products:
+        shape = [axis.nodes.size for axis in group]
+        terms = np.array(np.unravel_index(which, shape), int).T.tolist() if shape else [()]
+        curves = tuple(axis.variable.curves(axis.curves) for axis in group)
+        return Products(curves, tuple(map(tuple, terms)), jnp.asarray(mixture))
 
-def _terms(which: np.ndarray, shape: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """Which curve of each parameter the products of some numbers have."""
-    return tuple(map(tuple, np.array(np.unravel_index(which, shape), int).T.tolist())) if shape else ((),)
+    tensor = jnp.asarray(np.swapaxes(tensor, 0, 1))
+    return Series(products(inner, first, first_mixture), products(outer, second, second_mixture), tensor)
 
 
 def _directions(terms: np.ndarray, tolerance: float) -> np.ndarray:

@@ -269,10 +269,10 @@ def test_what_each_component_becomes(likelihood):
     csi, lar, dresden = ({c.name: c for c in m.components} for m in made.measurements)
     assert isinstance(csi["cevns"], FoldedScattering) and isinstance(lar["cevns"].inner, FoldedScattering)
     assert isinstance(dresden["cevns"], FoldedScattering)
-    assert [c.name for c in csi["cevns"].spectra.outer] == list(PLANE)
+    assert csi["cevns"].spectra.outer.names == tuple(PLANE)
     # the nuisances of others are none of its own
-    assert {c.name for c in dresden["cevns"].spectra.inner} == set()
-    assert {c.name for c in lar["cevns"].inner.spectra.inner} == {"lar2020_radius"}
+    assert dresden["cevns"].spectra.inner.names == ()
+    assert lar["cevns"].inner.spectra.inner.names == ("lar2020_radius",)
     assert isinstance(csi["brn"], Background) and isinstance(csi["brn"].time, FoldedTime)
     same = likelihood(f"{CSI}+{LAR}+{DRESDEN}", "nsi").measurements[2].components[-1]
     assert eqx.tree_equal(dresden["activation"], same)  # nothing is known of it
@@ -368,7 +368,7 @@ def test_holding_does_what_it_says(likelihood):
     point = {**fixed, **{name: column[0] for name, column in sample(like, where, 1).items()}}
     outer = {**fixed, **{name: point[name] for name in PLANE}}
     held = made.hold(outer)
-    assert all(not c.spectra.outer for c in leaves(held) if isinstance(c, FoldedScattering))
+    assert all(not c.spectra.outer.names for c in leaves(held) if isinstance(c, FoldedScattering))
     for pull in (0.0, 1.3):
         at = {**point, "csi2021_radius": pull, "lar2020_radius": pull}
         assert float(value(held, at)) == pytest.approx(float(value(made, at)), rel=1e-12)
@@ -396,7 +396,8 @@ def test_components_that_cannot_be_folded_stay(likelihood, monkeypatch):
     made, _, _ = folded(like, {"sin2_theta_w": (0.1, 0.4)})
     assert eqx.tree_equal(made.measurements[0].components[-1], like.measurements[0].components[-1])
     point = like.nominal(sin2_theta_w=0.3, conus_signal=0.4)
-    assert float(2 * nll(made, point)) == pytest.approx(float(like.chi2(point)), abs=1e-9)
+    # what is left out of the series, below 1e-3 standard deviations, may change chi2 by 2 sqrt(chi2) times that
+    assert float(2 * nll(made, point)) == pytest.approx(float(like.chi2(point)), abs=1e-5)
     assert reach(made.measurements[0], like.interaction, ("conus_signal", "sin2_theta_w")) == [[0, 1], [0, 1]]
 
     monkeypatch.setattr(scattering, "LARGEST_FOLD", 10)

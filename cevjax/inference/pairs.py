@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.typing import ArrayLike
 from threadpoolctl import ThreadpoolController
 
 from ..errors import InvalidValueError
@@ -31,11 +30,9 @@ TOLERANCE = 3e-4
 """Of a fit, in the nll."""
 SLACK = 1e-3
 """Two values of t closer than this count as equal: counts are discrete, so that many toys may tie with the data."""
-BATCH = 64  # fits per compiled call
-QUEUE = 1024  # and in its queue
-FIRST, NEXT, MORE = 5, 20, 60
-"""Steps of the minimiser: of fits that have rivals from other starts; of all others, and those that are left of the
-rivals; and of those that need still more, a chunk together."""
+BATCH, QUEUE = 64, 1024  # fits that take their steps together, and those of a compiled call
+FIRST, MORE = 20, 60
+"""Steps of the minimiser: of all fits, and of those that need more, a chunk together."""
 BARRIER = 0.2  # in the nll: after its first steps a fit that is higher than another one of the toy by more is given up
 REACH, PRECISE = 4.5, 3e-3
 """Range of nuisances with the folded likelihood, in standard deviations: toys fluctuate, around shifted values. Terms
@@ -145,7 +142,7 @@ def descend(
     fixed: Mapping[str, Any],
     data: Data,
     batch: int = BATCH,
-    steps: Sequence[ArrayLike] = (NEXT, MORE),
+    steps: Sequence[int] = (FIRST, MORE),
     bent: bool = True,
 ) -> Fits:
     """Fit each toy from one starting point: a row of ``starts``, in the coordinates of the minimiser.
@@ -156,8 +153,8 @@ def descend(
         starts: one row a toy.
         fixed: values of all others: numbers, or arrays with one entry a toy.
         data: of the toys.
-        batch: fits per compiled call.
-        steps: that a fit may take at first, alike for all or not, and then those that have not converged.
+        batch: fits that take their steps together.
+        steps: that a fit may take at first, and then those that have not converged.
         bent: take second derivatives by couplings, those parameters of interest that are zero without new physics. That
             is cheap if folded; for others, which move counts without end, less is learnt than it costs.
     """
@@ -172,7 +169,6 @@ def descend(
         if not len(left):
             break
         points, some, here = where.decode(found.u[left]), take(data, left), columns_at(fixed, left)
-        limit = np.broadcast_to(limit, len(starts))[left]
         new = minimize(like, where, points, here, (), batch, some, TOLERANCE, limit, second, QUEUE if bent else None)
         replace(found, left, Fits(where.encode(new.values), new.nll, new.converged))
     return found
@@ -215,10 +211,7 @@ def attempt(
 ) -> Tries:
     """The first steps of the fits of toys, from ``starts``: the toy that each belongs to, and the coordinates."""
     toy, points = starts
-    rivals = np.bincount(toy)[toy] > 1
-    steps = np.where(rivals, FIRST, NEXT)
-    tries = Tries(toy, descend(like, where, points, columns_at(fixed, toy), take(data, toy), steps=(steps,)))
-    return go_on(like, where, drop(tries), fixed, data, NEXT)
+    return Tries(toy, descend(like, where, points, columns_at(fixed, toy), take(data, toy), steps=(FIRST,)))
 
 
 def drop(tries: Tries) -> Tries:
@@ -230,27 +223,16 @@ def drop(tries: Tries) -> Tries:
     return take(tries, np.flatnonzero(~(height > floor[toy] + BARRIER)))
 
 
-def go_on(like: Likelihood, where: Space, tries: Tries, fixed: Mapping[str, Any], data: Data, steps: int) -> Tries:
-    """More steps for fits that have not converged."""
-    left = np.flatnonzero(~tries.fits.converged)
-    if not len(left):
-        return tries
-    toy = tries.toy[left]
-    new = descend(like, where, tries.fits.u[left], columns_at(fixed, toy), take(data, toy), steps=(steps,))
-    fits = jax.tree.map(np.array, tries.fits)
-    replace(fits, left, new)
-    return Tries(tries.toy, fits)
-
-
 def settle(like: Likelihood, where: Space, tries: Tries, fixed: Mapping[str, Any], data: Data) -> Fits:
     """The lowest of the fits of each toy, after more steps of those that may become it."""
     tries = drop(tries)
     left = np.flatnonzero(~tries.fits.converged)
 
     def block(rows: np.ndarray) -> Fits:
-        return go_on(like, where, take(tries, rows), fixed, data, MORE).fits
+        toy = tries.toy[rows]
+        return descend(like, where, tries.fits.u[rows], columns_at(fixed, toy), take(data, toy), steps=(MORE,))
 
-    for_each_block(block, left, BATCH, tries.fits)
+    for_each_block(block, left, QUEUE, tries.fits)
     return lowest(tries)
 
 

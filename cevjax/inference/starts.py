@@ -31,13 +31,13 @@ BATCH, POINTS = 16, 256  # nodes, and points, per compiled call
 SURVEY = 256  # nodes of a survey, about
 RELEVANT = 12.5
 """Nodes higher than the lowest by more than this, in the nll of the expectation, are never the lowest of a toy."""
-DOUBT = 0.5
-"""A minimum higher than the lowest by less than this, in the nll, may turn out to be the lowest."""
-GUESS = 2.0
-"""The same before a start has moved to where it belongs."""
+DOUBT = 2.5
+"""A minimum higher than the lowest by less than this, in the nll, may turn out to be the lowest: by so much expansions
+may be wrong."""
 MOST = 4  # starts of a toy
-FOLLOWED = 3
-"""Times that a start moves on to where the node next to it points, because nodes tell little of what is far away."""
+FOLLOWED, ERROR = 3, 2.0
+"""Times that a start moves on to where the node next to it points, because nodes tell little of what is far away; and
+how much lower than expected, in units of what the start is higher, a minimum may be."""
 APART = 2.0
 """Spacings of the nodes: a step goes hardly further, and two starts are that far apart, or they are one."""
 RIDGE = 1e-2
@@ -131,10 +131,12 @@ class Atlas(NamedTuple):
         axes = np.isfinite(atlas.spacing)
         for _ in range(ZOOMS if axes.any() else 0):
             nodes = atlas.u[1:][np.any(atlas.relevant(x)[:, 1:], axis=0)]
+            if not len(nodes):
+                break
             low, high = (np.clip(x, *extent) for x in (nodes.min(0) - atlas.spacing, nodes.max(0) + atlas.spacing))
             if np.all((high - low)[axes] > 0.8 * (atlas.spacing[axes] * (np.array(atlas.grid.shape) - 1))):
                 break
-            extent = tuple(np.where(axes, new, old) for new, old in zip((low, high), extent, strict=True))
+            extent = np.where(axes, low, extent[0]), np.where(axes, high, extent[1])
             atlas = cls.around(like, task, fixed, centre, box, DENSE, extent)
         return atlas
 
@@ -200,7 +202,7 @@ class Atlas(NamedTuple):
         value, gradient = self.values(x)
         if value.shape[1] == 1:
             return np.arange(len(x)), self._ends(np.zeros(len(x), int), gradient[:, 0])
-        toy, node = np.nonzero(value < np.min(value, axis=1, keepdims=True) + GUESS)
+        toy, node = np.nonzero(value < np.min(value, axis=1, keepdims=True) + DOUBT)
         around = np.concatenate([value, np.full((len(value), 1), np.inf)], axis=1)
         lowest = np.all(around[toy[:, None], self.neighbours[node]] >= value[toy, node][:, None], axis=1)
         toy, node = toy[lowest], node[lowest]
@@ -238,7 +240,7 @@ class Atlas(NamedTuple):
         expected = height[rivals] + rest[place]
         best = np.full(len(centre), np.inf)
         np.minimum.at(best, place, actual)
-        kept[rivals] = (expected - np.abs(actual - expected) < best[place]) | (actual == best[place])
+        kept[rivals] = (expected - ERROR * np.abs(actual - expected) < best[place]) | (actual == best[place])
         return kept
 
     def _apart(self, toy: np.ndarray, ends: np.ndarray) -> np.ndarray:

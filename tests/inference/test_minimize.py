@@ -143,6 +143,28 @@ def test_data_of_each_point(csi_likelihood):
         assert found.nll[i] == pytest.approx(alone.nll[0], abs=1e-9)
 
 
+@pytest.mark.parametrize("count", [3, 8, 50])
+def test_a_queue_changes_nothing(csi_likelihood, count):
+    """Points that take the places of others in a batch end where they do alone, after as many steps as they may."""
+    like = csi_likelihood("2303.09360")
+    where, fixed = _setup(like, ("sin2_theta_w",))
+    rng = np.random.default_rng(8)
+    starts = rng.normal(size=(count, len(where.names)))
+    starts[:, 0] = rng.uniform(0.05, 0.6, count)
+    counts = rng.poisson(np.asarray(like.measurements[0].observed) + 1.0, (count, 9, 11)).astype(float)
+    data = Data((jnp.asarray(counts),), jnp.asarray(rng.normal(size=(count, len(like.auxiliary)))))
+    limits = np.where(np.arange(count) % 3, 100, 2)
+    alone = m.minimize(like, where, starts, fixed, data=data, max_steps=limits, batch=8)
+    queue = m.minimize(like, where, starts, fixed, data=data, max_steps=limits, batch=8, queue=32)
+    np.testing.assert_array_equal(queue.steps, alone.steps)
+    np.testing.assert_array_equal(queue.converged, alone.converged)
+    np.testing.assert_allclose(queue.nll, alone.nll, atol=1e-9)
+    np.testing.assert_allclose(queue.values, alone.values, atol=1e-9)
+    assert np.all(queue.steps[limits == 2] == 2) and np.all(queue.converged[limits == 100])
+    if count == 50:
+        assert len(set(queue.steps)) > 3  # some wait for none
+
+
 @pytest.mark.slow
 def test_a_looser_tolerance_takes_fewer_steps_and_keeps_its_promise(csi_likelihood):
     like = csi_likelihood("default", nsi=True)

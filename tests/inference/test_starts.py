@@ -12,6 +12,7 @@ from cevjax.inference import minimize as minimizer
 from cevjax.inference import pairs, starts
 from cevjax.inference.fit import problem
 from cevjax.inference.pseudo import Truth, random_key
+from cevjax.inference.toys import Experiment
 from cevjax.likelihood import Data
 from cevjax.measurement import Component, Measurement
 from cevjax.parameters import Parameter
@@ -59,7 +60,7 @@ def atlas_of(like, free, count=starts.COUNT):
 
 
 def test_a_linear_experiment_is_described_exactly():
-    """With the penalty that keeps steps short: least squares with two more rows, at every node."""
+    """With the penalty that keeps steps short: least squares with two more rows, and up to one spacing from a node."""
     rng = np.random.default_rng(1)
     sigma, columns = np.array([1.0, 2.0, 0.5, 1.0]), np.array([[3.0, 1.0], [1.0, 4.0], [2.0, 2.0], [0.5, 6.0]])
     like = experiment(np.zeros(4), columns[:, 0], columns[:, 1], sigma=sigma)
@@ -67,12 +68,15 @@ def test_a_linear_experiment_is_described_exactly():
     toys = columns @ [1.3, -2.1] + sigma * rng.normal(size=(40, 4))
     data = Data((toys,), np.zeros((40, 0)))
     value, _ = atlas.values(starts.rows(data))
-    scaled, penalty = columns / sigma[:, None], np.eye(2) / (starts.APART * 16 / 9)
+    spacing = 16 / 9
+    scaled, penalty = columns / sigma[:, None], np.eye(2) / (starts.APART * spacing)
     for k in (0, 1, 37, 100):
         misfit = np.concatenate([(toys - columns @ atlas.u[k]) / sigma, np.zeros((40, 2))], axis=1)
         step = np.linalg.lstsq(np.concatenate([scaled, penalty]), misfit.T, rcond=None)[0]
         rest = misfit.T - np.concatenate([scaled, penalty]) @ step
-        expected = np.sum(rest**2, axis=0) - np.sum((toys / sigma) ** 2, axis=1)
+        whole, least = np.sum(misfit**2, axis=1), np.sum(rest**2, axis=0)
+        part = 1 / np.maximum(np.max(np.abs(step), axis=0) / spacing, 1)  # of the step that ends at one spacing
+        expected = whole - (2 * part - part**2) * (whole - least) - np.sum((toys / sigma) ** 2, axis=1)
         np.testing.assert_allclose(2 * value[:, k], expected, rtol=1e-6, atol=1e-5)
     toy, found = atlas.starts(data)
     np.testing.assert_array_equal(toy, np.arange(40))
@@ -122,28 +126,67 @@ def test_starts_do_not_depend_on_how_many_toys_there_are(csi_likelihood):
         np.testing.assert_array_equal(alone, points[toy == i])
 
 
+PLANES = {
+    "open bands": ({"eps_uV_ee": 0.1, "eps_dV_ee": 0.1}, 36),
+    "four mirror images": ({"eps_uV_ee": 0.05, "eps_uV_mumu": 0.05}, 12),
+}
+
+
 @pytest.mark.slow
-def test_toys_of_a_band_end_in_its_lowest_places(csi_likelihood):
-    """Two bands with open ends, against fits from 36 points."""
+@pytest.mark.parametrize("plane", PLANES)
+def test_toys_end_in_their_lowest_places(csi_likelihood, plane):
+    """Against fits from 49 points all over the plane."""
+    poi, reach = PLANES[plane]
     like = csi_likelihood("default", nsi=True)
-    setup = pairs.prepare(like, {"eps_uV_ee": (0.1,), "eps_dV_ee": (0.1,)})
+    setup = pairs.prepare(like, {name: (value,) for name, value in poi.items()})
     where, fixed = setup.free.where, setup.free.fixed
-    centre = where.encode(np.array([0.1, 0.1, *(p.nominal for p in where.parameters[2:])]))
-    truth = Truth.at(like, like.nominal(eps_uV_ee=0.1, eps_dV_ee=0.1))
-    atlas = starts.Atlas.around(setup.folded, setup.free, fixed, centre, pairs.box_of(setup, where))
-    data = truth.draw(random_key(3), np.arange(48))
-    tries = pairs.attempt(setup.folded, where, atlas.near(starts.rows(truth.asimov)[0]).starts(data), fixed, data)
+    made = Experiment.at(setup, poi, np.zeros(len(setup.bound.where.names)))
+    data = made.truth.draw(random_key(3), np.arange(48))
+    begin = made.starting_points(data)[1]
+    tries = pairs.attempt(setup.folded, where, begin, fixed, data)
     found = pairs.settle(setup.folded, where, tries, fixed, data)
-    grid = np.stack(np.meshgrid(*[np.linspace(-36, 36, 6)] * 2), axis=-1).reshape(-1, 2)
-    many = np.tile(centre, (len(grid), 1))
+    grid = np.stack(np.meshgrid(*[np.linspace(-reach, reach, 7)] * 2), axis=-1).reshape(-1, 2)
+    many = np.zeros((len(grid), len(where.names)))
     many[:, :2] = grid
     toy = np.repeat(np.arange(48), len(grid))
     everywhere = pairs.descend(setup.folded, where, np.tile(many, (48, 1)), fixed, pairs.take(data, toy))
     lowest = np.min(everywhere.nll.reshape(48, -1), axis=1)
     assert np.all(found.converged)
     lost = found.nll - lowest
-    assert np.mean(lost > 1e-3) < 0.1 and np.max(lost) < 0.3 and np.mean(lost) < 0.02
-    assert len(tries.toy) < 3 * 48
+    assert np.mean(lost > 1e-3) < 0.1 and np.max(lost) < 0.2 and np.mean(lost) < 0.005
+    assert len(begin[0]) < 4 * 48
+
+
+def test_starts_that_cannot_win_are_given_up(csi_likelihood):
+    """Of two mirror images the higher one; the lower one never."""
+    like = csi_likelihood("2303.09360", nsi=True)
+    setup = pairs.prepare(like, {"eps_uV_ee": (0.1,)})
+    made = Experiment.at(setup, {"eps_uV_ee": 0.1}, np.zeros(len(setup.bound.where.names)))
+    data = made.truth.draw(random_key(5), np.arange(100))
+    (all_toys, all_ends), (toy, ends) = made.starts[1].starts(data), made.starting_points(data)[1]
+    assert set(toy) == set(range(100)) and 100 < len(toy) < len(all_toys)
+
+    def below(toy, ends):
+        fits = pairs.descend(setup.folded, setup.free.where, ends, setup.free.fixed, pairs.take(data, toy))
+        return pairs.lowest(pairs.Tries(toy, fits)).nll
+
+    np.testing.assert_allclose(below(toy, ends), below(all_toys, all_ends), atol=1e-3)
+
+
+def test_nodes_are_dense_where_minima_may_be(csi_likelihood):
+    """In the plane of two charges, whose allowed ring is a small part of their ranges."""
+    like = csi_likelihood("2303.09360", nsi=True)
+    poi = {"eps_uV_ee": 0.05, "eps_uV_mumu": 0.05}
+    setup = pairs.prepare(like, {name: (value,) for name, value in poi.items()})
+    where, box = setup.free.where, pairs.box_of(setup, setup.free.where)
+    centre = where.encode(np.array([like.nominal(**poi)[name] for name in where.names]))
+    x = starts.expectations(setup.folded, setup.free, setup.free.fixed, centre[None])
+    truth = Truth.at(like, like.nominal(**poi))
+    np.testing.assert_allclose(x, starts.rows(truth.asimov), rtol=1e-4, atol=1e-6)
+    coarse = starts.Atlas.around(setup.folded, setup.free, setup.free.fixed, centre, box)
+    dense = starts.Atlas.over(setup.folded, setup.free, setup.free.fixed, centre, box, x)
+    assert np.all(dense.spacing[:2] < coarse.spacing[:2] / 2)
+    assert np.sum(dense.relevant(x)) > 3 * np.sum(coarse.relevant(x))
 
 
 def test_a_survey_finds_the_minima_along_a_parameter():
