@@ -134,12 +134,12 @@ class Products(eqx.Module):
     Args:
         curves: of each parameter.
         terms: for each k, which curve of each parameter.
-        mixture: shape (terms, functions).
+        mixture: shape (terms, functions); None if each term is a function.
     """
 
     curves: tuple[Curves | Table, ...]
     terms: tuple[tuple[int, ...], ...] = eqx.field(static=True)
-    mixture: Array | np.ndarray
+    mixture: Array | None = None
 
     def __call__(self, params: Mapping[str, ArrayLike]) -> Array:
         """All functions, shape (functions,)."""
@@ -151,7 +151,7 @@ class Products(eqx.Module):
         product = jnp.ones(len(self.terms))
         for curve, which in zip(self.curves, np.array(self.terms, int).reshape(len(self.terms), -1).T, strict=True):
             product = product * curve(params)[which]
-        return product @ self.mixture
+        return product if self.mixture is None else product @ self.mixture
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -160,7 +160,7 @@ class Products(eqx.Module):
 
 _mixed = staged(lambda params, products: products.mix(params))
 
-ONE = Products((), ((),), np.ones((1, 1)))
+ONE = Products((), ((),))
 """The only function of no parameter."""
 
 
@@ -266,25 +266,24 @@ def series(
     first = np.flatnonzero(size.max(axis=1) > tolerance)
     first = first if len(first) else np.zeros(1, int)
     tensor = tensor[first]
-    first_mixture = _directions(tensor / spread, tolerance)
-    tensor = np.tensordot(first_mixture.T, tensor, axes=1)
+    mixture = _directions(tensor / spread, tolerance)
+    tensor = np.tensordot(mixture.T, tensor, axes=1)
     tensor = _coefficients(tensor.reshape(-1, *outer_shape, *rows), outer, 1).reshape(len(tensor), -1, *rows)
     tensor = np.swapaxes(tensor, 0, 1)
     scaled = tensor / np.sqrt(variance)[:, None]
     size = np.linalg.norm(np.sum(np.abs(scaled), axis=3), axis=2)
     second = np.flatnonzero(size.max(axis=1) > tolerance / 1e3)
     second = second if len(second) else np.zeros(1, int)
-    second_mixture = _directions(scaled[second], tolerance / 1e3)
-    tensor = np.tensordot(second_mixture.T, tensor[second], axes=1)
+    # these are not combined: along couplings over decades they are so different that digits would be lost
+    tensor = jnp.asarray(np.swapaxes(tensor[second], 0, 1))
 
-    def products(group: Sequence[Axis], which: np.ndarray, mixture: np.ndarray) -> Products:
+    def products(group: Sequence[Axis], which: np.ndarray, mixture: Array | None = None) -> Products:
         shape = [axis.nodes.size for axis in group]
         terms = np.array(np.unravel_index(which, shape), int).T.tolist() if shape else [()]
         curves = tuple(axis.variable.curves(axis.curves) for axis in group)
-        return Products(curves, tuple(map(tuple, terms)), jnp.asarray(mixture))
+        return Products(curves, tuple(map(tuple, terms)), mixture)
 
-    tensor = jnp.asarray(np.swapaxes(tensor, 0, 1))
-    return Series(products(inner, first, first_mixture), products(outer, second, second_mixture), tensor)
+    return Series(products(inner, first, jnp.asarray(mixture)), products(outer, second), tensor)
 
 
 def _directions(terms: np.ndarray, tolerance: float) -> np.ndarray:

@@ -34,6 +34,9 @@ BATCH, QUEUE = 64, 1024  # fits that take their steps together, and those of a c
 FIRST, MORE = 20, 60
 """Steps of the minimiser: of all fits, and of those that need more, a chunk together."""
 BARRIER = 0.2  # in the nll: after its first steps a fit that is higher than another one of the toy by more is given up
+COMPARED, DEVIATION = 32, 0.01
+"""Points where the folded likelihood is compared with the exact one, and how far it may be from it, as a part of 1 and
+what the nll is above its minimum: beyond, it is not used."""
 REACH, PRECISE = 4.5, 3e-3
 """Range of nuisances with the folded likelihood, in standard deviations: toys fluctuate, around shifted values. Terms
 of its series that are left out, in standard deviations of the counts."""
@@ -75,7 +78,34 @@ def prepare(
     bound = Problem(space(like, kept), tuple(free), task.fixed, task.dropped)
     held = {name: _reach(like.parameters[name], poi.get(name, ())) for name in task.free}
     folded = fold(like, [name for name in kept if name not in free], held, task.fixed, PRECISE, reach=REACH)
+    if _deviation(like, folded, task, poi) > DEVIATION:  # signals over too many decades
+        folded = like
     return Setup(like, folded, tuple(poi), task, bound, tabulated(folded, task.where.names))
+
+
+def _deviation(like: Likelihood, folded: Likelihood, task: Problem, poi: Mapping[str, Sequence[float]]) -> float:
+    """How far a folded likelihood is from the exact one, in the nll or as a part of it where that is large.
+
+    At values under test and others all over the ranges, and with nuisances as toys have them.
+    """
+    rng, where = np.random.default_rng(0), task.where
+    columns = []
+    for parameter in where.parameters:
+        if parameter.nuisance:
+            columns.append(np.clip(rng.normal(size=COMPARED), -2, 2) * (np.arange(COMPARED) > 0))
+            continue
+        low, high = parameter.encode(parameter.fit_range())
+        anywhere = rng.uniform(low, high, COMPARED)
+        values = parameter.encode(np.array(poi.get(parameter.name, (parameter.nominal,)), float))
+        columns.append(np.where(np.arange(COMPARED) < COMPARED // 2, rng.choice(values, COMPARED), anywhere))
+    lower, upper = where.encode(where.lower), where.encode(where.upper)
+    points = where.decode(np.clip(np.stack(columns, axis=1), lower, upper))
+    data, names = real_data(like, COMPARED), where.names
+    exact = minimize(like, where, points, task.fixed, names, EXACT_BATCH, data, TOLERANCE, 1).nll
+    series = evaluate(folded, {**columns_of(task.fixed, COMPARED), **dict(zip(names, points.T, strict=True))}, data)
+    sane = np.isfinite(exact)
+    floor = np.min(exact[sane], initial=np.inf)
+    return float(np.max(np.abs(series - exact)[sane] / (1 + np.maximum(exact[sane] - floor, 0)), initial=0.0))
 
 
 def _reach(parameter: Parameter, values: Sequence[float]) -> tuple[float, float]:
