@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
 POINTS = 32
-LOOKED_AT = 256  # points of the grid whose minima may be anywhere
 """Points of a chunk, whose toys are fitted together."""
+LOOKED_AT = 256
+"""Points of the grid that tell where minima of toys may lie."""
 DOUBT = 3.0
 """Standard deviations of the p-value within which it is not clear on which side of 1 - cl a point lies."""
 

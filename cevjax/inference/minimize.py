@@ -186,7 +186,10 @@ ALONE = {"xla_cpu_multi_thread_eigen": False}
 def _minimize(
     like, names, bent, rest, each, decades, batch, n, points, hold, rest_values, centre, scale, lower, upper, tolerance
 ):
-    """Minimise from the first ``n`` of the points, a batch of which takes steps together."""
+    """Minimise from the first ``n`` of the points, a batch of which takes steps together.
+
+    Where there are more of them than a batch, the next one takes the place of one that has converged.
+    """
 
     def descent(point):
         _, column, data, limit = point
@@ -195,32 +198,24 @@ def _minimize(
         limits = {"hold": hold, "max_steps": limit, "tolerance": tolerance}
         return _descent(here, fixed, centre, scale, names, bent, decades, (lower, upper), **limits)
 
-    def begin(points):
-        return jax.vmap(_start)(points[0])
-
-    def go_on(points, state):
-        return jax.vmap(lambda point, state: descent(point).advance(state))(points, state)
-
-    def unfinished(points, state):
-        return jax.vmap(lambda point, state: descent(point).unfinished(state))(points, state)
-
-    def end(points, state):
-        return jax.vmap(lambda point, state: descent(point).end(state))(points, state)
-
     if len(points[0]) == batch:
-        alone = lambda point: descent(point).run(_start(point[0]))  # noqa: E731
-        return jax.vmap(alone)(points)
+        return jax.vmap(lambda point: descent(point).run(_start(point[0])))(points)
+
+    def of_batch(part):
+        return jax.vmap(lambda point, state: getattr(descent(point), part)(state))
+
+    advance, unfinished, end = map(of_batch, ("advance", "unfinished", "end"))
 
     def fill(rows):
         some = jax.tree.map(lambda x: x[rows], points)
-        return some, begin(some)
+        return some, jax.vmap(_start)(some[0])
 
     def busy(carry):
         return jnp.any(carry[1] < n)
 
     def step(carry):
         ahead, row, here, state, results = carry
-        new = go_on(here, state)
+        new = advance(here, state)
         done = (row < n) & ~unfinished(here, new)
         out = end(here, new)
         results = jax.tree.map(lambda old, x: old.at[jnp.where(done, row, len(old))].set(x, mode="drop"), results, out)

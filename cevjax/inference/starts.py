@@ -7,6 +7,9 @@ Around a node :math:`u_j` the nll of counts n and auxiliary results a is, but fo
 with a gradient g that is linear in the data and the expected curvature H. Its minimum over s, and what the nll is
 there, therefore cost two products with matrices, for all toys and all nodes at once. Whatever bands, mirror images and
 bounds the parameters of interest have, the nodes where that is lowest lie in the right ones.
+
+An expansion tells little of what is far from its node. So only steps of up to one spacing count, nodes are dense where
+minima of toys may lie, a start moves on to the node next to where it leads, and the nll itself tells rivals apart.
 """
 
 from __future__ import annotations
