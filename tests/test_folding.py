@@ -110,9 +110,9 @@ def natural(like, columns, gradient):
 CASES = {
     "csi nsi": (CSI, "nsi", PLANE, (), {}),
     "conus angle": (CONUS, "sm", ANGLE, (), {}),
-    "csi17 radius": (CSI17, "sm", RADIUS, (), {}),
 }
 SLOW = {
+    "csi17 radius": (CSI17, "sm", RADIUS, (), {}),
     "csi angle": (CSI, "sm", ANGLE, (), {}),
     "csi angle, between": (CSI, "sm", {"sin2_theta_w": (0.05, 0.5)}, (), {}),
     "csi radius": (CSI, "sm", RADIUS, (), {}),
@@ -172,6 +172,7 @@ def leaves(like):
     return jax.tree.leaves(like.measurements, is_leaf=lambda x: isinstance(x, Component) and not isinstance(x, Spread))
 
 
+@pytest.mark.slow
 def test_a_smaller_tolerance_is_more_accurate(likelihood):
     like = likelihood(CSI, "nsi", statistic="2211.11905")
     errors = []
@@ -336,6 +337,7 @@ def test_a_time_offset_in_the_grid_moves(likelihood):
     np.testing.assert_allclose(chi2(made, columns, rest), exact, atol=5e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("component", [0, 1, 2])
 def test_times_as_splines(likelihood, component):
     """Pulse and templates, all rows or some, over the whole range of the offset."""

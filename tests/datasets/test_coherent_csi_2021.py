@@ -66,6 +66,7 @@ def test_release_on_other_bins(csi_release):
         assert other == pytest.approx(totals[2], rel=1e-7)
 
 
+@pytest.mark.slow
 def test_bins_beyond_the_region_of_interest(csi_release):
     wide = cevjax.load("coherent-csi-2021", release=csi_release, pe_edges=[0, 60, 100, 250], time_edges=[0, 1, 6])
     events = np.loadtxt(csi_release / "dataBeamOnC.txt")

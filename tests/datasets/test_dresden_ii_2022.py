@@ -194,6 +194,7 @@ def test_jit_equals_eager_equals_vmap():
     np.testing.assert_allclose(mapped, [float(like.nll(p)) for p in points], rtol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quenching", dresden.QUENCHING)
 @pytest.mark.parametrize("statistic", dresden.STATISTICS)
 def test_fits_converge_from_nominal(statistic, quenching):

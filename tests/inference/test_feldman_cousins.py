@@ -139,6 +139,7 @@ def test_critical_values_of_gaussian_data_are_those_of_chi2():
     assert result.toys.chi2_min == result.wilks.chi2_min
 
 
+@pytest.mark.slow
 def test_a_plane_of_two_independent_counts():
     """Two bins with a signal each: the p-value is a double sum."""
     b = 2.0

@@ -77,6 +77,7 @@ def test_degenerate_couplings_are_reported_at_their_bound(csi_likelihood):
     assert "at a bound" in result.message
 
 
+@pytest.mark.slow
 def test_a_parameter_without_effect_has_no_error(csi_likelihood):
     """There are no tau neutrinos at a stopped-pion source."""
     result = cevjax.fit(csi_likelihood("2303.09360", nsi=True), free=("eps_uV_tautau",))
@@ -121,6 +122,7 @@ def test_one_name_may_be_given_as_a_string(csi_likelihood):
     assert result.free == ("sin2_theta_w",)
 
 
+@pytest.mark.slow
 def test_a_set_nuisance_stays_even_when_a_free_parameter_supersedes_it(csi_likelihood):
     result = cevjax.fit(csi_likelihood(), free=("R_n_CsI",), values={"csi2021_radius": 0.5})
     assert result.values["csi2021_radius"] == 0.5

@@ -81,6 +81,7 @@ def test_unknown_parameter(csi_likelihood):
         cevjax.interval(csi_likelihood("2303.09360"), "sin2_thetaw")
 
 
+@pytest.mark.slow
 def test_what_limits_an_interval_is_said(csi_likelihood):
     like = csi_likelihood("2303.09360", nsi=True)
     assert "does not depend on eps_uV_tautau" in cevjax.interval(like, "eps_uV_tautau").message
@@ -101,6 +102,7 @@ def test_a_degenerate_pair_is_open_in_one_piece():
     assert result.converged
 
 
+@pytest.mark.slow
 def test_a_heavy_mediator_is_open_upwards():
     """An independent scan puts the lower end at 98.80 MeV."""
     result = cevjax.interval(new_physics(cevjax.LightVector("b-l")), "m_zprime", values={"g_zprime": 1e-4})
@@ -108,6 +110,7 @@ def test_a_heavy_mediator_is_open_upwards():
     assert low == pytest.approx(98.80, abs=0.01) and high is None and result.converged
 
 
+@pytest.mark.slow
 def test_a_jump_is_not_a_root(monkeypatch):
     """A profile with a step across the threshold cannot be trusted, and says so."""
     like = new_physics(cevjax.LightVector("b-l"))

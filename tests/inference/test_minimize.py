@@ -77,6 +77,7 @@ def test_hessian_is_that_of_automatic_differentiation(csi_likelihood):
     np.testing.assert_allclose(m.hessian(like, where, point, fixed) * scale, exact * scale, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_too_few_steps_are_reported(csi_likelihood):
     like = csi_likelihood("default")
     where, fixed = _setup(like)

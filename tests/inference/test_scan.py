@@ -121,6 +121,7 @@ def test_a_radius_in_the_grid_replaces_its_nuisance(csi_likelihood):
     assert "csi2021_radius" not in result.values and result.facts["dropped"] == ["csi2021_radius"]
 
 
+@pytest.mark.slow
 def test_set_values_stay(conus):
     axes, values = {"eps_dV_ee": DOWN[::3]}, {"eps_uV_ee": 0.15, "conus_fission_U235": 0.6}
     result = cevjax.scan(conus, axes, values=values)
@@ -343,6 +344,7 @@ def test_points_out_of_range_are_done_by_the_exact_likelihood(csi_likelihood, mo
     np.testing.assert_allclose(result.chi2, usual.chi2, atol=ATOL)
 
 
+@pytest.mark.slow
 def test_points_that_need_more_steps_get_them(csi_likelihood, monkeypatch):
     like, grid = csi_likelihood("2303.09360", nsi=True), {"eps_uV_ee": UP[::3], "eps_dV_ee": DOWN}
     usual = cevjax.scan(like, grid)
@@ -353,6 +355,7 @@ def test_points_that_need_more_steps_get_them(csi_likelihood, monkeypatch):
     np.testing.assert_allclose(result.chi2, usual.chi2, atol=ATOL)
 
 
+@pytest.mark.slow
 def test_quasi_newton_steps_are_the_last_resort(csi_likelihood, monkeypatch):
     """If Fisher scoring got nowhere, L-BFGS-B finds the same minima, and Fisher scoring from there says so."""
     like, grid = csi_likelihood("2303.09360"), {"sin2_theta_w": [0.15, 0.3]}

@@ -163,6 +163,7 @@ def test_t_of_a_counting_experiment(power):
         np.testing.assert_allclose(result.fitted["s"] ** 2, np.maximum(counts - b, 0), atol=0.15)
 
 
+@pytest.mark.slow
 def test_t_of_signal_and_background_measured_apart():
     """Li & Ma, ApJ 272 (1983) 317, equation 17."""
     tau = 2.0
@@ -236,6 +237,7 @@ def test_further_parameters_are_profiled():
 # ----------------------------------------------------------------------------------------------------------- robustness
 
 
+@pytest.mark.slow
 def test_failed_fits_are_counted_and_left_out():
     """The prediction breaks down above two standard deviations of its nuisance: such toys have no minimum."""
     broken = pull("a", "breaks above 2")

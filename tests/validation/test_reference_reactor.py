@@ -159,6 +159,7 @@ def test_dresden_background(statistic):
         np.testing.assert_allclose(ours, theirs.background([p[n] for n in names]), rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("statistic", "quenching", "flux"), EVERY)
 def test_dresden_fits(statistic, quenching, flux):
     theirs = dresden(statistic, quenching)
@@ -197,6 +198,7 @@ def test_dresden_background_only():
 # --- Dresden-II: published
 
 
+@pytest.mark.slow
 def test_published_chi2_of_dresden():
     """2205.09484: 103.8 with the quenching Fef, 105.8 with YBe, 111.3 without signal."""
     fef = standard(DRESDEN, "2023", statistic=PAPER, quenching="fef", es=False)
@@ -222,6 +224,7 @@ LIMITS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flux", "es", "published"), LIMITS)
 def test_dresden_magnetic_moment(flux, es, published):
     """2205.09484: upper limits of |mu_nu_e| with the quenching YBe at 90 % CL."""
