@@ -13,6 +13,7 @@ from scipy import stats
 import cevjax
 from cevjax import jobs
 from cevjax.errors import InvalidValueError, UnknownNameError
+from cevjax.inference import pairs
 from cevjax.inference.pseudo import poisson, pseudo_data
 from cevjax.inference.toys import fraction, toys
 from cevjax.likelihood import poisson_nll
@@ -394,6 +395,18 @@ def test_csi_weak_mixing_angle_follows_wilks(csi_likelihood):
         assert abs(covered - cl) < 4 * error + 0.01
     value, error = result.goodness
     assert abs(value - result.asymptotic_goodness) < 4 * error + 0.02
+
+
+@pytest.mark.slow
+def test_signals_over_too_many_decades_are_not_folded():
+    """Up to the largest coupling a series has no digits left for the small ones; elsewhere it does."""
+    csi = cevjax.load("coherent-csi-2021")
+    vector = cevjax.Likelihood([csi], cevjax.StandardModel() + cevjax.LightVector(model="universal"))
+    angle = cevjax.Likelihood([csi], cevjax.StandardModel())
+    assert pairs.prepare(vector, {"g_zprime": (5e-5,)}).folded is vector
+    assert pairs.prepare(angle, {"sin2_theta_w": (0.23,)}).folded is not angle
+    result = toys(vector, {"g_zprime": 5e-5}, n=40, seed=11)
+    assert result.n_failed == 0 and result.accuracy < 0.01
 
 
 @pytest.mark.slow
