@@ -266,7 +266,7 @@ def series(
     first = np.flatnonzero(size.max(axis=1) > tolerance)
     first = first if len(first) else np.zeros(1, int)
     tensor = tensor[first]
-    mixture = _directions(tensor / spread, tolerance)
+    mixture = _directions(tensor / spread, tolerance / 4)  # so that it adds little to what was left out before
     tensor = np.tensordot(mixture.T, tensor, axes=1)
     tensor = _coefficients(tensor.reshape(-1, *outer_shape, *rows), outer, 1).reshape(len(tensor), -1, *rows)
     tensor = np.swapaxes(tensor, 0, 1)
