@@ -261,21 +261,19 @@ def series(
     rows = values.shape[len(inner) + len(outer) :]
     tensor = _coefficients(values, inner, 0).reshape(-1, int(np.prod(outer_shape)), *rows)
     counts = np.sum(np.abs(tensor), axis=3)
-    spread = np.sqrt(variance + counts[0])[..., None]  # at each outer node
-    size = np.linalg.norm(counts / spread[..., 0], axis=2)
+    spread = np.sqrt(variance + counts[0])  # at each outer node
+    size = np.linalg.norm(counts / spread, axis=2)
     first = np.flatnonzero(size.max(axis=1) > tolerance)
     first = first if len(first) else np.zeros(1, int)
     tensor = tensor[first]
-    mixture = _directions(tensor / spread, tolerance / 4)  # so that it adds little to what was left out before
+    mixture = _directions(
+        tensor / spread[..., None], tolerance / 4
+    )  # so that it adds little to what was left out before
     tensor = np.tensordot(mixture.T, tensor, axes=1)
     tensor = _coefficients(tensor.reshape(-1, *outer_shape, *rows), outer, 1).reshape(len(tensor), -1, *rows)
-    tensor = np.swapaxes(tensor, 0, 1)
-    scaled = tensor / np.sqrt(variance)[:, None]
-    size = np.linalg.norm(np.sum(np.abs(scaled), axis=3), axis=2)
-    second = np.flatnonzero(size.max(axis=1) > tolerance / 1e3)
+    size = np.linalg.norm(np.sum(np.abs(tensor), axis=3) / np.sqrt(variance), axis=2)
+    second = np.flatnonzero(size.max(axis=0) > tolerance / 1e3)
     second = second if len(second) else np.zeros(1, int)
-    # these are not combined: along couplings over decades they are so different that digits would be lost
-    tensor = jnp.asarray(np.swapaxes(tensor[second], 0, 1))
 
     def products(group: Sequence[Axis], which: np.ndarray, mixture: Array | None = None) -> Products:
         shape = [axis.nodes.size for axis in group]
@@ -283,7 +281,8 @@ def series(
         curves = tuple(axis.variable.curves(axis.curves) for axis in group)
         return Products(curves, tuple(map(tuple, terms)), mixture)
 
-    return Series(products(inner, first, jnp.asarray(mixture)), products(outer, second), tensor)
+    # outer terms are not combined: along couplings over decades they are so different that digits would be lost
+    return Series(products(inner, first, jnp.asarray(mixture)), products(outer, second), jnp.asarray(tensor[:, second]))
 
 
 def _directions(terms: np.ndarray, tolerance: float) -> np.ndarray:
