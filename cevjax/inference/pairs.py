@@ -37,7 +37,7 @@ BARRIER = 0.2  # in the nll: after its first steps a fit that is higher than ano
 COMPARED, DEVIATION = 32, 0.01
 """Points where the folded likelihood is compared with the exact one, and how far it may be from it, as a part of 1 and
 what the nll is above its minimum: beyond, it is not used."""
-REACH, PRECISE = 4.5, 6e-3
+REACH, PRECISE = 4.5, 4.5e-3
 """Range of nuisances with the folded likelihood, in standard deviations: toys fluctuate, around shifted values. Terms
 of its series that are left out, in standard deviations of the counts."""
 
