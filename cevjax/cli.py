@@ -635,8 +635,9 @@ def feldman_cousins(
     if plot:
         from . import plots
 
-        pair, names = [result.wilks, result.toys], ["Wilks", "toys"]
-        figure = plots.plane(pair, cl, labels=names) if len(axes) == 2 else plots.projections(pair, labels=names)
+        pair = [result.wilks, result.toys]
+        legend: dict[str, Any] = {"labels": ["Wilks", "toys"], "method": "likelihood ratio"}
+        figure = plots.plane(pair, cl, **legend) if len(axes) == 2 else plots.projections(pair, **legend)
         plots.save(figure, plot)
     if facts["n_failed"]:
         err.print(f"{facts['n_failed']} points failed: see `status` in the file.")

@@ -183,6 +183,7 @@ def plane(
     projections: bool = False,
     chi2: Sequence[contours.Chi2] | None = None,
     width: float = SINGLE_COLUMN,
+    method: str = "profile likelihood",
 ) -> Figure:
     """Allowed regions of two parameters: those of the last scan filled, the others as lines.
 
@@ -197,6 +198,7 @@ def plane(
         chi2: of each scan, a function that evaluates it (:func:`cevjax.contours.profiled`) on the contours; None to
             interpolate.
         width: of the figure, in inches.
+        method: what made the regions, for the legend.
 
     Raises:
         InvalidValueError: no scan, not a plane, other parameters, no such level, or another number of labels.
@@ -234,7 +236,7 @@ def plane(
             panel.plot(*((delta, x) if k else (x, delta)), color=_colour(i), linewidth=1)
         _delta_axis(panel, "y" if k == 0 else "x", top=10.0, ticks=(1, 4, 9))
         panel.tick_params(labelleft=k == 0, labelbottom=k == 1)
-    _plane_legend(figure, labels, levels, dof, list(points or {}), any(marked))
+    _plane_legend(figure, labels, levels, dof, list(points or {}), any(marked), method)
     return figure
 
 
@@ -282,6 +284,7 @@ def projections(
     labels: Sequence[str] | None = None,
     log: Sequence[str] | None = None,
     width: float | None = None,
+    method: str = "profile likelihood",
 ) -> Figure:
     """The profile of one parameter of scans, or of each in a panel of its own, with 1, 2 and 3 standard deviations.
 
@@ -291,6 +294,7 @@ def projections(
         labels: of the scans; None for their data sets.
         log: parameters with a logarithmic axis; None for those whose values grow by a constant factor.
         width: of the figure, in inches; None for one column, or two for several panels.
+        method: what made the curves, for the legend.
 
     Raises:
         InvalidValueError: no scan, other parameters, or another number of labels.
@@ -317,7 +321,7 @@ def projections(
         Line2D([], [], color=_colour(i), linestyle=LINE_STYLES[i % len(LINE_STYLES)], label=label)
         for i, label in enumerate(labels)
     ]
-    _legend(figure, [lines], "profile likelihood")
+    _legend(figure, [lines], method)
     return figure
 
 
@@ -489,7 +493,13 @@ def _statement(cl: float, threshold: float, sign: str = "<") -> str:
 
 
 def _plane_legend(
-    figure: Figure, labels: list[str], levels: list[float], dof: int, points: Sequence[str], best_fit: bool
+    figure: Figure,
+    labels: list[str],
+    levels: list[float],
+    dof: int,
+    points: Sequence[str],
+    best_fit: bool,
+    method: str,
 ) -> None:
     """The scans, the levels, the best fit if one is drawn, and the points."""
     colours, several, n = [_colour(i) for i in range(len(labels))], len(labels) > 1, len(levels)
@@ -507,11 +517,10 @@ def _plane_legend(
     for marker, size, c, label in shapes:
         style = {"linestyle": "none", "markeredgecolor": "white", "markeredgewidth": 0.6}
         marks.append(Line2D([], [], marker=marker, markersize=size, color=c, label=label, **style))
-    title = "profile likelihood"
     if several:
-        _legend(figure, [own, allowed + marks], title)
+        _legend(figure, [own, allowed + marks], method)
     else:
-        _legend(figure, [allowed, marks], f"{labels[0]}, {title}")
+        _legend(figure, [allowed, marks], f"{labels[0]}, {method}")
 
 
 def _legend(figure: Figure, groups: Sequence[Sequence[Any]], title: str) -> None:

@@ -25,13 +25,28 @@ class Problem(NamedTuple):
     dropped: tuple[str, ...]
 
 
+def check_likelihood(like: Likelihood) -> Likelihood:
+    """``like``, if it is a likelihood and not the data alone.
+
+    Raises:
+        InvalidValueError: it is something else.
+    """
+    if isinstance(like, Likelihood):
+        return like
+    raise InvalidValueError(
+        "Argument `like` must be a likelihood, such as cevjax.Likelihood([data], cevjax.StandardModel()), "
+        f"but was a {type(like).__name__}."
+    )
+
+
 def problem(like: Likelihood, free: Sequence[str], values: Mapping[str, float] | None) -> Problem:
     """Sort the parameters of ``like`` into free, nuisance and fixed ones.
 
     Raises:
         UnknownNameError: no such parameter; the message offers the nearest.
-        InvalidValueError: a parameter both free and fixed, or together with one that stands for it.
+        InvalidValueError: no likelihood, or a parameter both free and fixed, or together with one that stands for it.
     """
+    check_likelihood(like)
     free = (free,) if isinstance(free, str) else tuple(dict.fromkeys(free))
     known = like.parameters
     for name in free:

@@ -35,7 +35,7 @@ from ..provenance import identity, labels, provenance
 from ..registry import check_parameter
 from ..results import FitResult, describe, to_json, write_atomically
 from ..scans import FAILED
-from .fit import Problem, starting_points
+from .fit import Problem, check_likelihood, starting_points
 from .pairs import (
     SLACK,
     Firsts,
@@ -507,11 +507,11 @@ def check_names(like: Likelihood, poi: Mapping[str, Any] | None) -> dict[str, An
 
     Raises:
         UnknownNameError: one is not; the message offers the nearest.
-        InvalidValueError: not a table.
+        InvalidValueError: not a table, or no likelihood.
     """
     if not isinstance(poi or {}, Mapping):
         raise InvalidValueError(f"Argument `poi` must be a table of names and values, but was {poi!r}.")
-    return {check_parameter(name, like.parameters): value for name, value in (poi or {}).items()}
+    return {check_parameter(name, check_likelihood(like).parameters): value for name, value in (poi or {}).items()}
 
 
 def accuracy(experiment: Experiment, key: Array, n: int) -> float:

@@ -117,6 +117,20 @@ def test_unusable_requests(csi_likelihood, arguments, error, message):
         cevjax.fit(csi_likelihood(), **arguments)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda like: cevjax.fit(like, free=("sin2_theta_w",)),
+        lambda like: cevjax.scan(like, {"sin2_theta_w": [0.2, 0.3]}),
+        lambda like: cevjax.toys(like, {"sin2_theta_w": 0.2}, n=10),
+        lambda like: cevjax.forecast(like, free=("sin2_theta_w",)),
+    ],
+)
+def test_data_without_a_model_are_no_likelihood(call):
+    with pytest.raises(InvalidValueError, match=r"must be a likelihood, such as cevjax.Likelihood.*was a Measurement"):
+        call(cevjax.load("coherent-csi-2021"))
+
+
 def test_one_name_may_be_given_as_a_string(csi_likelihood):
     result = cevjax.fit(csi_likelihood("2303.09360"), free="sin2_theta_w")
     assert result.free == ("sin2_theta_w",)
