@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from contourpy import FillType, contour_generator
 from numpy.typing import ArrayLike
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, label
 from scipy.special import gammaincinv
 
 from .errors import InvalidValueError, check_flag, check_name
@@ -415,6 +415,9 @@ def regions(scan: ScanResult, cl: float, dof: int = 2, log: Sequence[str] | None
         trouble.append("no cell of the grid holds a part of the region: a finer grid may")
     elif near:
         trouble.append(f"near {near} points outside the region chi2 may fall below the threshold between the points")
+    joined: Any = label(grid.delta <= limit, np.ones((3, 3)))  # points, and the number of pieces that they form
+    if len(polygons) > joined[1]:
+        trouble.append("diagonal neighbours on the grid are in different pieces: a finer grid may join them")
     (x, y) = grid.axes
     return Region((x, y), cl, dof, limit, scan.chi2_min + limit, polygons, grid.missing, "; ".join(trouble))
 

@@ -107,8 +107,8 @@ def check_parameter(name: str, parameters: Iterable[str]) -> str:
     for owner, cls in _own_interactions().items():
         if any(parameter.name == name for parameter in cls().parameters):
             hint = (
-                f" It belongs to the interaction {owner!r}, which is not part of the model, or is with other choices: "
-                f"add `{cls.__name__}()`, from the shell `--interaction {owner}`."
+                f" It belongs to the interaction {owner!r}, which is not part of the model (add `{cls.__name__}()`, "
+                f"from the shell `--interaction {owner}`), or is with other choices."
             )
             raise UnknownNameError("parameter", name, parameters, hint)
     raise UnknownNameError("parameter", name, parameters)

@@ -790,3 +790,10 @@ def test_wrong_projections():
         projection(scan, "eps_uV_e")
     with pytest.raises(InvalidValueError, match="`cl`"):
         projection(scan, "eps_uV_ee").interval(1.5)
+
+
+def test_thin_diagonal_bands_that_a_coarse_grid_breaks_are_told():
+    coarse, fine = ({name: np.linspace(-1, 2, n) for name in ("a", "b")} for n in (17, 160))
+    broken, whole = (regions(scan_of(bands, **axes), 0.6827) for axes in (coarse, fine))
+    assert len(broken.polygons) > 2 and "diagonal neighbours" in broken.message
+    assert len(whole.polygons) == 2 and whole.message == ""

@@ -246,7 +246,7 @@ def test_a_broken_plug_in_does_not_stop_the_others(outside):
 
 def test_a_parameter_of_an_interaction_that_was_left_out(csi_likelihood):
     with pytest.raises(
-        UnknownNameError, match=r"'eps_uV_ee'.*belongs to the interaction 'nsi', which is not part.*: add `NSI\(\)`"
+        UnknownNameError, match=r"'eps_uV_ee'.*belongs to the interaction 'nsi', which is not part.*add `NSI\(\)`"
     ):
         csi_likelihood("2303.09360").nominal(eps_uV_ee=0.1)
     with pytest.raises(UnknownNameError, match="Did you mean 'eps_uV_ee'"):
