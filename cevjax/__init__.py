@@ -45,6 +45,10 @@ from .interactions.base import flavour_diagonal as flavour_diagonal  # noqa: E40
 from .likelihood import Likelihood as Likelihood  # noqa: E402
 from .measurement import Measurement as Measurement  # noqa: E402
 from .parameters import Parameter as Parameter  # noqa: E402
+from .priors import Flat as Flat  # noqa: E402
+from .priors import LogFlat as LogFlat  # noqa: E402
+from .priors import Normal as Normal  # noqa: E402
+from .priors import Prior as Prior  # noqa: E402
 from .results import FitResult as FitResult  # noqa: E402
 from .results import IntervalResult as IntervalResult  # noqa: E402
 from .results import ProfileResult as ProfileResult  # noqa: E402

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .errors import InvalidValueError, ParameterClashError, check_name
+from .priors import Prior
 
 
 class Gaussian(NamedTuple):
@@ -45,6 +46,8 @@ class Parameter:
         members: for a parameter that stands for several at once (``R_n_CsI``): where it is given, its value
             replaces theirs. Such a parameter is not part of the nominal point.
         private: name of the one measurement that it may belong to; empty if others may share it.
+        prior: what is known of it before the data, where that is neither its constraint nor a flat distribution;
+            posteriors use it and nothing else does.
         owner: who defines it (set by :func:`merge`).
     """
 
@@ -62,6 +65,7 @@ class Parameter:
     supersedes: tuple[str, ...] = field(default=(), compare=False)
     members: tuple[str, ...] = ()
     private: str = ""
+    prior: Prior | None = None
     owner: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:

@@ -155,14 +155,14 @@ def replace(tree: Any, rows: np.ndarray, new: Any) -> None:
 def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """``function`` of all items: compiled functions leave the interpreter to other threads while they run."""
     threads = min(threads_at_hand(), len(items))
-    with _matrices().limit(limits=1, user_api="blas"):  # threads of NumPy's own would spin between small products
+    with matrices().limit(limits=1, user_api="blas"):  # threads of NumPy's own would spin between small products
         if threads < 2:
             return [function(item) for item in items]
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(function, items))
 
 
-_matrices = cache(ThreadpoolController)
+matrices = cache(ThreadpoolController)
 
 
 def descend(

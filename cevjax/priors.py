@@ -1,0 +1,300 @@
+r"""Priors of parameters, each as a map from a coordinate that is standard normal a priori.
+
+With :math:`\theta = F^{-1}(\Phi(z))`, where F is the distribution function of the prior and :math:`\Phi` that of the
+normal distribution, all parameters have the same prior in z, no bounds and no units. Samplers work there.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.special import ndtr, ndtri
+from jax.typing import ArrayLike
+from scipy import special
+
+from .errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from .parameters import Parameter
+
+FAR = 7.0
+"""A bound further out than this, in standard deviations, cuts nothing off a normal prior."""
+
+
+@dataclass(frozen=True)
+class Prior(abc.ABC):
+    """The distribution of a parameter before the data; ``str(prior)`` is what :func:`parse_prior` reads."""
+
+    @property
+    @abc.abstractmethod
+    def support(self) -> tuple[float, float]:
+        """Smallest interval that holds all values."""
+
+    @abc.abstractmethod
+    def value(self, z: ArrayLike) -> Array:
+        """The value at a coordinate that is standard normal."""
+
+    @abc.abstractmethod
+    def coordinate(self, value: ArrayLike) -> np.ndarray:
+        """The coordinate of a value: the inverse of :meth:`value`."""
+
+    @abc.abstractmethod
+    def log_density(self, value: ArrayLike) -> np.ndarray:
+        """Logarithm of the normalised density at a value; -inf outside."""
+
+    @abc.abstractmethod
+    def distribution(self) -> Any:
+        """The same as a NumPyro distribution."""
+
+    def reach(self) -> tuple[float, float]:
+        """An interval that holds all values that ever occur."""
+        low, high = np.asarray(self.value(np.array([-FAR, FAR])))
+        return max(float(low), self.support[0]), min(float(high), self.support[1])
+
+
+@dataclass(frozen=True)
+class Flat(Prior):
+    """The same density everywhere between two values.
+
+    Raises:
+        InvalidValueError: they are not finite, or not in order.
+
+    >>> print(Flat(-1.0, 1.0), round(float(Flat(-1.0, 1.0).value(0.0)), 6))
+    flat:-1:1 0.0
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        _check_order(self, self.low, self.high)
+
+    def __str__(self) -> str:
+        return f"flat:{self.low!r}:{self.high!r}".replace(".0:", ":").removesuffix(".0")
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    def value(self, z: ArrayLike) -> Array:
+        return self.low + (self.high - self.low) * ndtr(jnp.asarray(z, float))
+
+    def coordinate(self, value: ArrayLike) -> np.ndarray:
+        return special.ndtri((np.asarray(value, float) - self.low) / (self.high - self.low))
+
+    def log_density(self, value: ArrayLike) -> np.ndarray:
+        value = np.asarray(value, float)
+        return np.where((value >= self.low) & (value <= self.high), -math.log(self.high - self.low), -np.inf)
+
+    def distribution(self) -> Any:
+        import numpyro.distributions as dist
+
+        return dist.Uniform(self.low, self.high)
+
+
+@dataclass(frozen=True)
+class LogFlat(Prior):
+    """The same density of the logarithm everywhere between two positive values.
+
+    Raises:
+        InvalidValueError: they are not finite, not positive, or not in order.
+
+    >>> print(LogFlat(1.0, 100.0), round(float(LogFlat(1.0, 100.0).value(0.0)), 6))
+    log-flat:1:100 10.0
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        _check_order(self, self.low, self.high)
+        if self.low <= 0:
+            raise InvalidValueError(f"A log-flat prior must begin above zero, but begins at {self.low:g}.")
+
+    def __str__(self) -> str:
+        return f"log-flat:{self.low!r}:{self.high!r}".replace(".0:", ":").removesuffix(".0")
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    def value(self, z: ArrayLike) -> Array:
+        exponent = math.log(self.low) + math.log(self.high / self.low) * ndtr(jnp.asarray(z, float))
+        return jnp.clip(jnp.exp(exponent), self.low, self.high)  # rounding can leave the bounds
+
+    def coordinate(self, value: ArrayLike) -> np.ndarray:
+        return special.ndtri(np.log(np.asarray(value, float) / self.low) / math.log(self.high / self.low))
+
+    def log_density(self, value: ArrayLike) -> np.ndarray:
+        value = np.asarray(value, float)
+        inside = (value >= self.low) & (value <= self.high)
+        return np.where(inside, -np.log(np.where(inside, value, 1.0) * math.log(self.high / self.low)), -np.inf)
+
+    def distribution(self) -> Any:
+        import numpyro.distributions as dist
+
+        return dist.LogUniform(self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Normal(Prior):
+    """A normal distribution, cut off at bounds and normalised between them.
+
+    Raises:
+        InvalidValueError: the width is not positive and finite, or there is nothing between the bounds.
+
+    >>> print(Normal(0.0, 1.0), Normal(0.0, 1.0, -1.0, 1.0), round(float(Normal(0.0, 1.0, -1.0, 1.0).value(9.0)), 6))
+    normal:0:1 normal:0:1:-1:1 1.0
+    """
+
+    mean: float
+    sigma: float
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mean) and 0 < self.sigma < math.inf):
+            raise InvalidValueError(
+                f"A normal prior must have a mean and a positive width, but has {self.mean:g} and {self.sigma:g}."
+            )
+        if not self.low < self.high or max(self._ends[0], -self._ends[1]) > FAR:
+            raise InvalidValueError(
+                f"A normal prior must overlap with its bounds, but is {self.mean:g} +- {self.sigma:g} between "
+                f"{self.low:g} and {self.high:g}."
+            )
+
+    def __str__(self) -> str:
+        bounds = "" if math.isinf(self.low) and math.isinf(self.high) else f":{self.low!r}:{self.high!r}"
+        return f"normal:{self.mean!r}:{self.sigma!r}{bounds}".replace(".0:", ":").removesuffix(".0")
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        """The bounds in standard deviations."""
+        return (self.low - self.mean) / self.sigma, (self.high - self.mean) / self.sigma
+
+    @property
+    def _whole(self) -> bool:
+        """Whether the bounds cut nothing off."""
+        return self._ends[0] < -FAR and self._ends[1] > FAR
+
+    def value(self, z: ArrayLike) -> Array:
+        z = jnp.asarray(z, float)
+        if not self._whole:
+            below, inside = self._mass
+            z = ndtri(jnp.clip(below + inside * ndtr(z), 1e-300, 1 - 1e-16))
+        return jnp.clip(self.mean + self.sigma * z, self.low, self.high)
+
+    def coordinate(self, value: ArrayLike) -> np.ndarray:
+        z = (np.asarray(value, float) - self.mean) / self.sigma
+        if self._whole:
+            return z
+        below, inside = self._mass
+        return special.ndtri(np.clip((special.ndtr(z) - below) / inside, 0.0, 1.0))
+
+    def log_density(self, value: ArrayLike) -> np.ndarray:
+        value = np.asarray(value, float)
+        z = (value - self.mean) / self.sigma
+        density = -0.5 * z**2 - math.log(self.sigma * math.sqrt(2 * math.pi)) - math.log(self._mass[1])
+        return np.where((value >= self.low) & (value <= self.high), density, -np.inf)
+
+    @property
+    def _mass(self) -> tuple[float, float]:
+        """Probability below the bounds and between them, of the whole normal distribution."""
+        below, above = special.ndtr(self._ends[0]), special.ndtr(-self._ends[1])
+        return float(below), float(1 - below - above)
+
+    def distribution(self) -> Any:
+        import numpyro.distributions as dist
+
+        if math.isinf(self.low) and math.isinf(self.high):
+            return dist.Normal(self.mean, self.sigma)
+        ends = {"low": self.low, "high": self.high}
+        finite = {name: end for name, end in ends.items() if math.isfinite(end)}
+        return dist.TruncatedNormal(self.mean, self.sigma, **finite)
+
+
+def _check_order(prior: Prior, low: float, high: float) -> None:
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        name = {"Flat": "flat", "LogFlat": "log-flat"}[type(prior).__name__]
+        raise InvalidValueError(f"A {name} prior must be between two finite values, but was from {low:g} to {high:g}.")
+
+
+KINDS: dict[str, tuple[type[Prior], tuple[int, ...], str]] = {
+    "flat": (Flat, (2,), "flat:a:b"),
+    "log-flat": (LogFlat, (2,), "log-flat:a:b"),
+    "normal": (Normal, (2, 4), "normal:mean:sigma or normal:mean:sigma:a:b"),
+}
+
+
+def parse_prior(text: str) -> Prior:
+    """The prior that a text stands for.
+
+    Raises:
+        InvalidValueError: it stands for none.
+
+    >>> parse_prior("normal:0.2386:0.0004")
+    Normal(mean=0.2386, sigma=0.0004, low=-inf, high=inf)
+    """
+    kind, _, rest = str(text).strip().partition(":")
+    try:
+        numbers = [float(word) for word in rest.split(":")]
+    except ValueError:
+        numbers = []
+    if kind not in KINDS or len(numbers) not in KINDS[kind][1]:
+        forms = ", ".join(form for _, _, form in KINDS.values())
+        raise InvalidValueError(f"A prior must read {forms}, but was {text!r}.")
+    return KINDS[kind][0](*numbers)
+
+
+def default_prior(parameter: Parameter, mean: float | None = None) -> Prior:
+    """The prior of a parameter that nobody stated.
+
+    Its own; or the normal distribution of its auxiliary measurement, within its bounds; or the same everywhere in the
+    range where it is looked for, of the logarithm if values over decades are all positive.
+
+    Args:
+        parameter: that is to have a prior.
+        mean: result of its auxiliary measurement; None for that of the constraint.
+    """
+    if parameter.prior is not None:
+        return parameter.prior
+    if parameter.constraint is not None:
+        centre, sigma = parameter.constraint
+        return Normal(centre if mean is None else mean, sigma, *parameter.bounds)
+    low, high = parameter.search_range()
+    return LogFlat(low, high) if parameter.decades and low > 0 else Flat(low, high)
+
+
+def check_prior(parameter: Parameter, prior: Prior | str) -> Prior:
+    """``prior``, or the one that a text stands for, cut off at the bounds of the parameter if it is normal.
+
+    Raises:
+        InvalidValueError: it is none, or has values out of bounds.
+    """
+    if isinstance(prior, str):
+        try:
+            prior = parse_prior(prior)
+        except InvalidValueError as error:
+            raise InvalidValueError(f"Prior of `{parameter.name}`: {error}") from None
+    if not isinstance(prior, Prior):
+        raise InvalidValueError(
+            f"Prior of `{parameter.name}` must be cevjax.Flat, LogFlat or Normal, or a text, but was {prior!r}."
+        )
+    low, high = parameter.bounds
+    if isinstance(prior, Normal):
+        return Normal(prior.mean, prior.sigma, max(prior.low, low), min(prior.high, high))
+    if not low <= prior.support[0] < prior.support[1] <= high:
+        raise InvalidValueError(
+            f"Prior of `{parameter.name}` must be between {low:g} and {high:g}, but was {prior}."
+        )
+    return prior
