@@ -86,6 +86,27 @@ class Job(abc.ABC):
         """The results of a chunk."""
 
 
+class Sequel(Job):
+    """A job whose chunks follow one another: each may depend on the one before, so that workers are of no use.
+
+    Example:
+        >>> class Doubled(Sequel):
+        ...     sizes = (1, 1, 1)
+        ...     identity = {"what": "powers of two"}
+        ...     def follow(self, index, chunks):
+        ...         return {"x": 2 * chunks[index - 1]["x"] if index else np.ones(1, int)}
+        >>> run(Doubled()).columns()["x"]
+        array([1, 2, 4])
+    """
+
+    @abc.abstractmethod
+    def follow(self, index: int, chunks: Sequence[Columns]) -> Columns:
+        """The results of a chunk, from those of all before it."""
+
+    def compute(self, index: int) -> Columns:
+        raise NotImplementedError("a chunk of a sequel needs those before it")
+
+
 class Chunks(Sequence[Columns]):
     """The results of a job, chunk by chunk: from memory, or read from its folder when they are asked for.
 
@@ -175,12 +196,17 @@ def run(
     """
     global _latest
     _check_workers(workers, scheduler)
+    if isinstance(job, Sequel) and (workers or scheduler is not None):
+        raise InvalidValueError("Argument `workers` must be 0 for a job whose chunks follow one another.")
     sizes = tuple(job.sizes)
     with _open(None if folder is None else Path(folder), job, sizes, resume) as chunks:
         _latest = None if chunks.folder is None else (chunks.folder, len(chunks))
         missing = [index for index in range(len(sizes)) if not chunks._holds(index)]
         left = sum(sizes[index] for index in missing)
-        computed = _computed(job, missing, workers, scheduler)
+        if isinstance(job, Sequel):
+            computed = _followed(job, missing, chunks)
+        else:
+            computed = _computed(job, missing, workers, scheduler)
         with contextlib.closing(computed), _bar(progress, sum(sizes) - left, sum(sizes)) as advance:
             for index, columns in computed:
                 chunks._keep(index, columns)
@@ -231,14 +257,20 @@ def _bar(shown: bool, done: int, total: int) -> Iterator[Callable[[int], object]
         yield lambda points: bar.advance(task, points)
 
 
-def _compute(job: Job, index: int) -> Columns:
+def _followed(job: Sequel, missing: Sequence[int], chunks: Chunks) -> Generator[tuple[int, Columns]]:
+    """Chunks with their indices, each from the one before it."""
+    for index in missing:
+        yield index, _compute(job, index, lambda index: job.follow(index, chunks))
+
+
+def _compute(job: Job, index: int, function: Callable[[int], Columns] | None = None) -> Columns:
     """The results of a chunk as plain arrays.
 
     Raises:
         InvalidValueError: the job did not return what it must.
     """
     try:
-        columns = {name: np.asarray(column) for name, column in job.compute(index).items()}
+        columns = {name: np.asarray(column) for name, column in (function or job.compute)(index).items()}
     except Exception as error:
         error.add_note(f"While chunk {index} was computed.")
         raise

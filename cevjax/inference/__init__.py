@@ -7,5 +7,6 @@ from .forecast import fisher as fisher
 from .forecast import forecast as forecast
 from .intervals import interval as interval
 from .profile import profile as profile
+from .sample import sample as sample
 from .scan import scan as scan
 from .toys import toys as toys

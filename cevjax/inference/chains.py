@@ -25,7 +25,9 @@ from jax import Array
 from .mixture import Mixture
 from .pairs import in_threads
 from .posterior import Posterior
+from .pseudo import random_key
 
+CHAINS = 1  # what a random key is used for
 JUMPS = 4
 """Points of the mixture that compete with the present one."""
 ACCEPTED = 0.9
@@ -84,7 +86,7 @@ def advance(
         count: number of draws.
         adapt: whether the step size changes, which makes draws that are to be thrown away.
     """
-    devices = jax.local_devices()
+    devices, key = jax.local_devices(), random_key(seed, CHAINS)
     lanes = LANES if devices[0].platform == "cpu" else LANES_ELSEWHERE
     n = len(state.z)
     groups = [np.arange(i, min(i + lanes, n)) for i in range(0, n, lanes)]
@@ -93,7 +95,7 @@ def advance(
         number, group = numbered
         device = devices[number % len(devices)]
         padded = np.resize(group, lanes)
-        keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(padded)
+        keys = jax.vmap(partial(jax.random.fold_in, key))(padded)
         data = jax.device_put((posterior, mixture, State(*(x[padded] for x in state)), keys, np.array(adapt)), device)
         there, parts = data[2], []
         for start in range(first, first + count, SEGMENT):

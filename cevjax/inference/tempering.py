@@ -21,6 +21,7 @@ from ..errors import InvalidValueError
 from .mixture import COUNTS, Mixture, fit_mixture
 from .pairs import in_threads
 from .posterior import Posterior
+from .pseudo import random_key
 
 PARTICLES, BATCH = 4096, 256
 """Points of a step, and those of a compiled call."""
@@ -28,6 +29,7 @@ EFFECTIVE = 0.2
 """Part of the points that the weights of a step must leave effective."""
 LAST = 2
 """Steps with the whole likelihood."""
+PILOT = 0  # what a random key is used for
 MOST = 60
 """Steps after which there is no hope."""
 
@@ -56,12 +58,12 @@ def log_prior(z: np.ndarray) -> np.ndarray:
 
 
 def pilot(posterior: Posterior, seed: int, particles: int = PARTICLES) -> Pilot:
-    """Points that represent the posterior.
+    """``(LAST + 1) * particles`` points that represent the posterior.
 
     Raises:
         InvalidValueError: the likelihood is not finite anywhere, or the posterior cannot be reached.
     """
-    d, keys = len(posterior.names), jax.random.split(jax.random.key(seed), MOST)
+    d, keys = len(posterior.names), jax.random.split(random_key(seed, PILOT), MOST)
     z = np.asarray(jax.random.normal(keys[0], (particles, d)))
     points = Pilot(z, log_likelihood(posterior, z), log_prior(z))
     if not np.any(np.isfinite(points.log_likelihood)):
