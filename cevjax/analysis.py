@@ -16,6 +16,7 @@ from .errors import InvalidValueError, check_name
 from .interactions import Interaction, StandardModel, interaction
 from .likelihood import Likelihood
 from .measurement import Measurement
+from .priors import Prior, parse_prior
 from .registry import check_choices, dataset_loader, interaction_class
 from .tables import read_toml
 
@@ -122,6 +123,27 @@ def parse_grid(items: Sequence[str], option: str) -> dict[str, np.ndarray]:
             raise InvalidValueError(f"Option `{option}` must give each parameter once, but `{name}` came twice.")
         grid[name.strip()] = np.geomspace(low, high, count) if logarithmic else np.linspace(low, high, count)
     return grid
+
+
+def parse_priors(items: Sequence[str], option: str) -> dict[str, Prior]:
+    """Priors of repeated ``NAME=KIND:NUMBERS``.
+
+    >>> parse_priors(["g_zprime=log-flat:1e-6:1e-2"], "--prior")
+    {'g_zprime': LogFlat(low=1e-06, high=0.01)}
+    """
+    priors: dict[str, Prior] = {}
+    for item in items:
+        name, separator, text = item.partition("=")
+        name = name.strip()
+        if not separator or not name:
+            raise InvalidValueError(f"Option `{option}` must read NAME=PRIOR, but was {item!r}.")
+        if name in priors:
+            raise InvalidValueError(f"Option `{option}` must give each parameter once, but `{name}` came twice.")
+        try:
+            priors[name] = parse_prior(text)
+        except InvalidValueError as error:
+            raise InvalidValueError(f"Option `{option}` of `{name}`: {error}") from None
+    return priors
 
 
 def build_interaction(names: Sequence[str] = (), couplings: str | None = None, model: str | None = None) -> Interaction:

@@ -1,5 +1,5 @@
 """The command line: ``cevjax list | xsec | predict | fit | interval | scan | contours | toys |
-feldman-cousins | forecast | run | data``.
+feldman-cousins | forecast | sample | run | data``.
 
 Exit status: 0 on success, 2 on unusable input, 1 when the job itself failed.
 """
@@ -28,7 +28,7 @@ from rich.padding import Padding
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
-from . import analysis, cache, contours, jobs, registry, releases
+from . import analysis, cache, contours, jobs, posteriors, registry, releases
 from .couplings import COUPLINGS
 from .datasets import load, statistics
 from .electrons import Electron, effective_charge
@@ -38,6 +38,7 @@ from .inference import feldman_cousins as run_feldman_cousins
 from .inference import fit as run_fit
 from .inference import forecast as run_forecast
 from .inference import interval as run_interval
+from .inference import sample as run_sample
 from .inference import scan as run_scan
 from .inference import toys as run_toys
 from .interactions import Interaction, interaction
@@ -686,6 +687,72 @@ def forecast(
     if not result.converged:
         err.print(f"The forecast is not reliable: {result.message}.")
         raise typer.Exit(1)
+
+
+@data_command
+def sample(
+    like: Likelihood,
+    values: dict[str, float],
+    free: Free,
+    out_: Annotated[Path, typer.Option("--out", metavar="FILE", help="File of the result: .nc, for ArviZ.")],
+    prior: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=PRIOR",
+            help="flat:a:b, log-flat:a:b or normal:mean:sigma[:a:b]; repeatable. Default: flat where it is looked for.",
+        ),
+    ] = [],  # noqa: B006
+    chains: Annotated[int, typer.Option(help="Number of chains.")] = 4,
+    draws: Annotated[int, typer.Option(help="Draws of each chain.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
+    exact: Annotated[bool, typer.Option("--exact", help="Never approximate the likelihood by a folded one.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if the result is not good.")] = False,
+    resume: Resume = False,
+    plot: PlotOption = None,
+    json: Json = None,
+) -> None:
+    """Posterior of parameters: draws from all modes, with priors, evidence and whether to trust it."""
+    priors = analysis.parse_priors(prior, "--prior")
+    where = {"out": out_, "resume": resume, "progress": True}
+    result = run_sample(like, free, priors, values, chains=chains, draws=draws, seed=seed, exact=exact, **where)
+    data = {**posteriors.to_dict(result, like), "out": str(out_)}
+    if not _emit(json, data):
+        for title, names in (("parameters", free), ("nuisances", [n for n in data["parameters"] if n not in free])):
+            rows = [_posterior_row(name, data["parameters"][name], like.parameters[name].unit) for name in names]
+            if rows:
+                _print_rows(title, rows)
+        for name in free:
+            out.print(f"prior of {name}: {data['priors'][name]}", soft_wrap=True)
+        out.print(
+            f"ln Z = {data['log_evidence']:.3f} +- {data['log_evidence_error']:.3f}; "
+            f"expected log predictive density {data['elpd_loo']:.2f} +- {data['elpd_loo_se']:.2f} (leave one bin out)"
+        )
+        state = "good" if not data["complaints"] else "NOT GOOD: " + "; ".join(data["complaints"])
+        out.print(
+            f"{chains} x {draws} draws, {data['divergences']} divergences, {100 * data['jumped']:.0f} % jumps between "
+            f"modes; {state}; {data['seconds']:.2f} s; written to {out_}",
+            soft_wrap=True,
+        )
+    if plot:
+        from . import plots, posterior_plots
+
+        plots.save(posterior_plots.corner(result, free), plot)
+    if strict and data["complaints"]:
+        err.print(f"The posterior is not good: {'; '.join(data['complaints'])}.", soft_wrap=True)
+        raise typer.Exit(1)
+
+
+def _posterior_row(name: str, row: dict[str, Any], unit: str) -> dict[str, str]:
+    pieces = ", ".join(f"[{low:.5g}, {high:.5g}]" for low, high in row["hdi90_pieces"])
+    return {
+        "name": name,
+        "mean": f"{row['mean']:.5g}",
+        "sd": f"{row['sd']:.3g}",
+        "densest 90 %": pieces,
+        "ESS": f"{row['ess_bulk']:.0f}",
+        "R-hat": f"{row['r_hat']:.3f}",
+        "unit": unit,
+    }
 
 
 @command

@@ -224,7 +224,7 @@ def plane(
         colour, last = _colour(i), i == len(scans) - 1
         for j in reversed(range(len(levels))):
             style = LINE_STYLES[j] if len(scans) > 1 else "-"
-            _draw(ax, own[j].polygons, colour, style, fill=_tint(colour, j, len(levels)) if last else None)
+            draw_polygons(ax, own[j].polygons, colour, style, fill=tint(colour, j, len(levels)) if last else None)
     _range(ax, scans[0], [own[0].axes for own in found])
     marked = [_mark(ax, _best(scan), "*", _colour(i), 7) for i, scan in enumerate(scans)]
     for i, at in enumerate((points or {}).values()):
@@ -267,7 +267,7 @@ def exclusions(
     handles = []
     for i, (limits, label) in enumerate(zip(found, labels, strict=True)):
         colour, style = _colour(i), LINE_STYLES[i // len(PALETTE) % len(LINE_STYLES)]
-        _draw(ax, limits.excluded, colour, style, fill=(*to_rgb(colour), 0.12))
+        draw_polygons(ax, limits.excluded, colour, style, fill=(*to_rgb(colour), 0.12))
         handles.append(Line2D([], [], color=colour, linestyle=style, label=label))
     _range(ax, scans[0], [limits.axes for limits in found])
     for axis, k in ((ax.set_xscale, 0), (ax.set_yscale, 1)):
@@ -356,7 +356,7 @@ def surface(
     style = {"cmap": "cividis_r", "vmin": 0.0, "vmax": top, "rasterized": True}
     mesh = ax.pcolormesh(x, y, np.ma.masked_invalid(delta.T), **style)
     for region, line in zip(found, LINE_STYLES, strict=False):
-        _draw(ax, region.polygons, "black", line)
+        draw_polygons(ax, region.polygons, "black", line)
     _range(ax, scan, [found[0].axes])
     _mark(ax, _best(scan), "*", "black", 7)
     bar = figure.colorbar(mesh, ax=ax, extend="max", pad=0.02)
@@ -407,7 +407,7 @@ def _colour(i: int) -> str:
     return PALETTE[i % len(PALETTE)]
 
 
-def _draw(ax: Axes, polygons: Sequence[contours.Polygon], colour: str, style: str, fill: Any = None) -> None:
+def draw_polygons(ax: Axes, polygons: Sequence[contours.Polygon], colour: str, style: str, fill: Any = None) -> None:
     """Outlines without what runs along the edges of the grid, and what is inside."""
     for polygon in polygons:
         if fill is not None:
@@ -418,7 +418,7 @@ def _draw(ax: Axes, polygons: Sequence[contours.Polygon], colour: str, style: st
                 ax.plot(*curve.T, color=colour, linestyle=style, linewidth=1.0, zorder=2)
 
 
-def _tint(colour: str, i: int, n: int) -> tuple[float, float, float]:
+def tint(colour: str, i: int, n: int) -> tuple[float, float, float]:
     """A colour mixed with white: the i-th of n, from dark to light."""
     share = 0.55 - 0.4 * i / max(n - 1, 1) if n > 1 else 0.35
     red, green, blue = (share * c + 1 - share for c in to_rgb(colour))
@@ -504,13 +504,13 @@ def _plane_legend(
     """The scans, the levels, the best fit if one is drawn, and the points."""
     colours, several, n = [_colour(i) for i in range(len(labels))], len(labels) > 1, len(levels)
     own: list[Any] = [Line2D([], [], color=c, label=label) for c, label in zip(colours, labels, strict=True)]
-    own[-1] = Patch(facecolor=_tint(colours[-1], 0, n), edgecolor=colours[-1], label=labels[-1])
+    own[-1] = Patch(facecolor=tint(colours[-1], 0, n), edgecolor=colours[-1], label=labels[-1])
     colour = "#606060" if several else colours[0]
     allowed: list[Any] = []
     for j, level in enumerate(levels):
         style: dict[str, Any] = {"linestyle": LINE_STYLES[j] if several else "-", "edgecolor": colour}
         text = _statement(level, contours.threshold(level, dof))
-        allowed.append(Patch(facecolor=_tint(colour, j, n), label=text, **style))
+        allowed.append(Patch(facecolor=tint(colour, j, n), label=text, **style))
     shapes = [("*", 8, colour, "best fit")] if best_fit else []
     shapes += [(POINT_MARKERS[i % len(POINT_MARKERS)], 5.5, "black", label) for i, label in enumerate(points)]
     marks: list[Any] = []

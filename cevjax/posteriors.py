@@ -53,9 +53,11 @@ def assemble(
 
     edges = {f"{m.name}_{axis}_edges": np.asarray(e) for m in like.measurements for axis, e in m.axes}
     errors = {f"{m.name}_sigma": np.asarray(m.sigma) for m in like.measurements if m.sigma is not None}
-    dims |= {name: [name] for name in edges} | {f"{m.name}_sigma": dims[m.name] for m in like.measurements}
+    dims |= {name: [f"{name}_number"] for name in edges} | {f"{m.name}_sigma": dims[m.name] for m in like.measurements}
     centres = {
-        f"{m.name}_{axis}": (np.asarray(e)[1:] + np.asarray(e)[:-1]) / 2 for m in like.measurements for axis, e in m.axes
+        f"{m.name}_{axis}": (np.asarray(e)[1:] + np.asarray(e)[:-1]) / 2
+        for m in like.measurements
+        for axis, e in m.axes
     }
     expected = {f"{name}_expected": part for name, part in counts(predictive.expected).items()}
     dims |= {f"{m.name}_expected": dims[m.name] for m in like.measurements}
@@ -301,7 +303,9 @@ def savage_dickey(like: Likelihood, result: InferenceData, values: Mapping[str, 
     nested, effective = density_ratio(posterior, mixture, at, facts["seed"])
     if effective < RELIABLE:
         where = ", ".join(f"{name} = {value:g}" for name, value in values.items())
-        raise InvalidValueError(f"The posterior at {where} is too far from the draws to be known: sample the nested model.")
+        raise InvalidValueError(
+            f"The posterior at {where} is too far from the draws to be known: sample the nested model."
+        )
     error = float(np.hypot(nested.log_evidence_error, facts["log_evidence_error"]))
     return nested.log_evidence - facts["log_evidence"], error
 

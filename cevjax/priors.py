@@ -219,7 +219,7 @@ class Normal(Prior):
         if math.isinf(self.low) and math.isinf(self.high):
             return dist.Normal(self.mean, self.sigma)
         ends = {"low": self.low, "high": self.high}
-        finite = {name: end for name, end in ends.items() if math.isfinite(end)}
+        finite: dict[str, Any] = {name: end for name, end in ends.items() if math.isfinite(end)}
         return dist.TruncatedNormal(self.mean, self.sigma, **finite)
 
 
@@ -294,7 +294,5 @@ def check_prior(parameter: Parameter, prior: Prior | str) -> Prior:
     if isinstance(prior, Normal):
         return Normal(prior.mean, prior.sigma, max(prior.low, low), min(prior.high, high))
     if not low <= prior.support[0] < prior.support[1] <= high:
-        raise InvalidValueError(
-            f"Prior of `{parameter.name}` must be between {low:g} and {high:g}, but was {prior}."
-        )
+        raise InvalidValueError(f"Prior of `{parameter.name}` must be between {low:g} and {high:g}, but was {prior}.")
     return prior

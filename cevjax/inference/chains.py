@@ -14,7 +14,7 @@ A draw is made of two moves, each of which leaves the posterior as it is.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -43,26 +43,30 @@ FIRST_STEP, PACE, FORGET = 0.5, 2.0, 10.0
 """Step size at first, and how fast it adapts during warm-up: by ``PACE / (FORGET + draws)``."""
 
 
+Numbers = Any
+"""An array, of NumPy or within a compiled function."""
+
+
 class State(NamedTuple):
     """Where chains are: one row each. Together with the number of the draw it is all that the next draw depends on."""
 
-    z: np.ndarray
-    log_step: np.ndarray
+    z: Numbers
+    log_step: Numbers
 
 
 class Draws(NamedTuple):
     """Draws of chains, shape (chains, draws, ...)."""
 
-    z: np.ndarray
-    log_likelihood: np.ndarray
-    jumped: np.ndarray
+    z: Numbers
+    log_likelihood: Numbers
+    jumped: Numbers
     """Whether one of the points of the mixture has won."""
-    acceptance_rate: np.ndarray
+    acceptance_rate: Numbers
     """Of NUTS, over its tree."""
-    n_steps: np.ndarray
-    diverging: np.ndarray
-    energy: np.ndarray
-    log_step: np.ndarray
+    n_steps: Numbers
+    diverging: Numbers
+    energy: Numbers
+    log_step: Numbers
 
     @property
     def last(self) -> State:
@@ -96,11 +100,12 @@ def advance(
         device = devices[number % len(devices)]
         padded = np.resize(group, lanes)
         keys = jax.vmap(partial(jax.random.fold_in, key))(padded)
-        data = jax.device_put((posterior, mixture, State(*(x[padded] for x in state)), keys, np.array(adapt)), device)
-        there, parts = data[2], []
+        here = (posterior, mixture, State(*(x[padded] for x in state)), keys, np.array(adapt))
+        acting, parts_of, there, own_keys, adapting = jax.device_put(here, device)
+        parts = []
         for start in range(first, first + count, SEGMENT):
             length = min(SEGMENT, first + count - start)
-            there, draws = _segment(*data[:2], there, *data[3:], np.array(start), np.array(length))
+            there, draws = _segment(acting, parts_of, there, own_keys, adapting, np.array(start), np.array(length))
             parts.append(jax.tree.map(lambda x: np.asarray(x)[: len(group), :length], draws))  # noqa: B023
         return jax.tree.map(lambda *pieces: np.concatenate(pieces, axis=1), *parts)
 
@@ -109,7 +114,7 @@ def advance(
 
 
 @eqx.filter_jit
-def _segment(posterior, mixture, state: State, keys, adapt, first, length) -> tuple[State, Draws]:
+def _segment(posterior, mixture, state, keys, adapt, first, length) -> Any:
     """Draws of some chains; those after ``length`` of them repeat the last one."""
 
     def chain(state, key):
@@ -122,7 +127,7 @@ def _segment(posterior, mixture, state: State, keys, adapt, first, length) -> tu
     return jax.vmap(chain)(state, keys)
 
 
-def _draw(posterior: Posterior, mixture: Mixture, state: State, key: Array, number: Array, adapt: Array):
+def _draw(posterior: Posterior, mixture: Mixture, state: Any, key: Array, number: Array, adapt: Array) -> Any:
     """One draw of one chain."""
     from numpyro.infer.hmc import hmc
 
@@ -138,7 +143,7 @@ def _draw(posterior: Posterior, mixture: Mixture, state: State, key: Array, numb
         return jnp.where(jnp.isfinite(density), -density, jnp.inf)
 
     start, move = hmc(potential, algo="NUTS")
-    step_size = jnp.exp(state.log_step)
+    step_size: Any = jnp.exp(state.log_step)
     fixed = {"adapt_step_size": False, "adapt_mass_matrix": False, "inverse_mass_matrix": jnp.ones(len(z))}
     begun = start(mixture.standardise(z, k), 0, step_size, max_tree_depth=DEPTH, rng_key=third, **fixed)
     ended = move(begun)
@@ -159,9 +164,9 @@ def _jump(posterior: Posterior, mixture: Mixture, z: Array, key: Array) -> tuple
     first, second = jax.random.split(key)
     points = jnp.concatenate([z[None], jax.vmap(mixture.draw)(jax.random.split(first, JUMPS))])
 
-    def log_weight(point):
+    def weigh(point):
         return posterior.log_likelihood(point) - 0.5 * jnp.sum(point**2) - mixture.log_density(point)
 
-    log_weight = jax.vmap(log_weight)(points)
+    log_weight = jax.vmap(weigh)(points)
     winner = jax.random.categorical(second, jnp.where(jnp.isfinite(log_weight), log_weight, -jnp.inf))
     return points[winner], winner > 0

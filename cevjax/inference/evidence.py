@@ -123,5 +123,6 @@ def density_ratio(posterior: Posterior, mixture: Mixture, at: dict[int, float], 
     z[:, held], z[:, rest] = where, others
     log_weight = log_likelihood(posterior, z) + log_prior(others) - log_density(inner, others)
     log_z = float(logsumexp(log_weight) - np.log(POINTS))
-    effective = float(np.exp(2 * logsumexp(log_weight) - logsumexp(2 * log_weight)) / POINTS)
+    weights = np.exp(log_weight - np.max(log_weight))
+    effective = float(np.sum(weights) ** 2 / np.sum(weights**2) / POINTS)
     return Evidence(log_z, float(np.sqrt(max(1 / effective - 1, 0.0) / POINTS))), effective

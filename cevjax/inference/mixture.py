@@ -35,7 +35,7 @@ HELD_OUT, AT_MOST = 4, 4096
 
 
 class Mixture(NamedTuple):
-    """A Gaussian mixture; component k is ``mean[k] + root[k] @ y`` with standard normal y and lower triangular roots."""
+    """A Gaussian mixture; component k is ``mean[k] + root[k] @ y`` with standard normal y, roots lower triangular."""
 
     log_weight: Array
     mean: Array
@@ -89,7 +89,8 @@ def fit_mixture(points: np.ndarray, weights: np.ndarray, lead: int, seed: int, c
             if count > 1 and count * (lead + 1) * SHAPE > effective:
                 break
             trial = _fit(points[~judged], weights[~judged], lead, count, np.random.default_rng(seed))
-            score = np.average(logsumexp(_log_each(trial, points[judged], lead), axis=1), weights=weights[judged] + 1e-300)
+            total = np.asarray(logsumexp(_log_each(trial, points[judged], lead), axis=1))
+            score = float(np.sum(weights[judged] * total) / np.sum(weights[judged]))
             if score < high + 0.01:
                 break
             best, high = count, score
@@ -129,7 +130,7 @@ def _fit(points: np.ndarray, weights: np.ndarray, lead: int, count: int, rng: np
         moments = _moments(points, weights[:, None] * belonging, lead)
         parts = _maximise(moments, n, spread / count ** (2 / max(lead, 1)), slope)
         each = _log_each(parts, points, lead)
-        total = logsumexp(each, axis=1)
+        total = np.asarray(logsumexp(each, axis=1))
         score = float(np.sum(weights * total))
         if score < last + ENOUGH:
             break

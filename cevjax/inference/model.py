@@ -38,8 +38,8 @@ def numpyro_model(
         folded: use the folded likelihood, faster by an order of magnitude.
 
     Returns:
-        ``model(**given)``, which returns all parameters. ``given`` replaces sites by values or tracers of yours: that is
-        how to build hierarchical models around it. With ``predict=True`` the counts are sampled, not observed.
+        ``model(**given)``, which returns all parameters. ``given`` replaces sites by values or tracers of yours: that
+        is how to build hierarchical models around it. With ``predict=True`` the counts are sampled, not observed.
 
     Raises:
         UnknownNameError: no such parameter.
@@ -82,7 +82,7 @@ def _counts_class() -> Any:
     class Counts(dist.Distribution):
         """Counts of a measurement around an expectation: Poisson or Gaussian, with the likelihood of cevjax."""
 
-        support = dist.constraints.independent(dist.constraints.real, 1)
+        support: Any = dist.constraints.independent(dist.constraints.real, 1)
 
         def __init__(self, measurement: Measurement, expected: Array):
             self.measurement, self.expected = measurement, expected
@@ -94,7 +94,7 @@ def _counts_class() -> Any:
             seen = eqx.tree_at(lambda m: m.observed, self.measurement, jnp.asarray(value, float))
             return -jnp.sum(bins_of(seen, self.expected.ravel()).nll)
 
-        def sample(self, key, sample_shape=()):
+        def sample(self, key: Any, sample_shape=()):
             shape = (*sample_shape, *self.event_shape)
             if self.measurement.sigma is None:
                 return jax.random.poisson(key, jnp.maximum(self.expected, 0.0), shape).astype(float)

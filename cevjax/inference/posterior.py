@@ -102,8 +102,6 @@ def folded_posterior(posterior: Posterior) -> Posterior:
     """The same with a likelihood that is folded where the priors have values."""
     like, names = posterior.like, posterior.names
     nuisances = [name for name in names if like.parameters[name].nuisance]
-    held = {
-        name: prior.reach() for name, prior in zip(names, posterior.priors, strict=True) if name not in nuisances
-    }
+    held = {name: prior.reach() for name, prior in zip(names, posterior.priors, strict=True) if name not in nuisances}
     fixed = {name: float(value) for name, value in posterior.fixed.items()}
     return eqx.tree_at(lambda p: p.like, posterior, fold(like, nuisances, held, fixed, PRECISE, reach=REACH))

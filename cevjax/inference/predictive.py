@@ -77,7 +77,9 @@ def draw_counts(like: Likelihood, expected: np.ndarray, rng: np.random.Generator
     """Counts around expectations, the last axis of which is that of all bins."""
     found = np.array(expected)
     for m, part in split(like, found):
-        part[...] = rng.poisson(np.maximum(part, 0)) if m.sigma is None else rng.normal(part, np.asarray(m.sigma).ravel())
+        part[...] = (
+            rng.poisson(np.maximum(part, 0)) if m.sigma is None else rng.normal(part, np.asarray(m.sigma).ravel())
+        )
     return found
 
 

@@ -53,15 +53,15 @@ def sample(
 ) -> InferenceData:
     """Draw from the posterior of the ``free`` parameters and the nuisances, all modes with their weights.
 
-    Points that represent all modes are found by tempering; chains start there, jump between modes and move by NUTS within
-    them. Nuisances have their auxiliary measurements as priors. Parameters of interest have those in ``priors``; else
-    they are flat over the range where they are looked for. The result says which.
+    Points that represent all modes are found by tempering; chains start there, jump between modes and move by NUTS
+    within them. Nuisances have their auxiliary measurements as priors. Parameters of interest have those in ``priors``;
+    else they are flat over the range where they are looked for. The result says which.
 
     Args:
         like: likelihood.
         free: names of the parameters of interest.
-        priors: {parameter: prior}: :class:`cevjax.Flat`, :class:`cevjax.LogFlat`, :class:`cevjax.Normal`, or a text such
-            as ``"log-flat:1:1000"``.
+        priors: {parameter: prior}: :class:`cevjax.Flat`, :class:`cevjax.LogFlat`, :class:`cevjax.Normal`, or a text
+            such as ``"log-flat:1:1000"``.
         values: parameters held at values other than nominal.
         chains: number of chains; the first ones are the same whatever it is.
         draws: of each chain.
@@ -189,13 +189,10 @@ class SampleJob(Sequel):
     def acting(self, points: Columns) -> tuple[Posterior, Mixture]:
         """The posterior that is evaluated and the mixture that describes it, from the columns of the pilot."""
         posterior = self.posterior if points["exact"][0] else self.folded
-        return posterior, self._mixture(posterior, points)
-
-    def _mixture(self, posterior: Posterior, points: Columns) -> Mixture:
-        if "mixture" not in self.__dict__:
-            found = mixture_of(posterior, Pilot(*(points[name] for name in Pilot._fields)), self.seed)
-            self.__dict__["mixture"] = found
-        return self.__dict__["mixture"]
+        if "mixture" not in self.__dict__:  # kept: it is asked for by every chunk
+            described = Pilot(*(points[name] for name in Pilot._fields))
+            object.__setattr__(self, "mixture", mixture_of(posterior, described, self.seed))
+        return posterior, self.__dict__["mixture"]
 
     def _pilot(self) -> Columns:
         deviation, exact = 0.0, self.exact

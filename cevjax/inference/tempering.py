@@ -82,7 +82,9 @@ def pilot(posterior: Posterior, seed: int, particles: int = PARTICLES) -> Pilot:
         mixture = fit_mixture(points.z, _normalised(log_weight), posterior.lead, seed)
         points = draw(posterior, mixture, keys[step], particles)
     else:
-        raise InvalidValueError(f"The posterior was not reached in {MOST} steps from the prior: choose narrower priors.")
+        raise InvalidValueError(
+            f"The posterior was not reached in {MOST} steps from the prior: choose narrower priors."
+        )
     return Pilot(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
 
 

@@ -132,7 +132,7 @@ def _model(posterior: Posterior) -> None:
     import numpyro
     import numpyro.distributions as dist
 
-    z = numpyro.sample("z", dist.Normal(jnp.zeros(len(posterior.names)), 1.0).to_event(1))
+    z: Any = numpyro.sample("z", dist.Normal(jnp.zeros(len(posterior.names)), 1.0).to_event(1))
     value = posterior.log_likelihood(z)
     numpyro.factor("data", jnp.where(jnp.isfinite(value), value, -1e10))
 
