@@ -19,9 +19,11 @@ from .inference import fisher as fisher  # noqa: E402
 from .inference import fit as fit  # noqa: E402
 from .inference import forecast as forecast  # noqa: E402
 from .inference import interval as interval  # noqa: E402
+from .inference import numpyro_model as numpyro_model  # noqa: E402
 from .inference import profile as profile  # noqa: E402
 from .inference import sample as sample  # noqa: E402
 from .inference import scan as scan  # noqa: E402
+from .inference import svi as svi  # noqa: E402
 from .inference import toys as toys  # noqa: E402
 from .interactions import NSI as NSI  # noqa: E402
 from .interactions import Axial as Axial  # noqa: E402

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from .errors import InvalidValueError, check_name
 from .priors import parse_prior
@@ -141,16 +142,18 @@ def pieces(x: np.ndarray, cl: float, bins: int = 200) -> list[list[float]]:
     if not low < high:
         return [[float(low), float(high)]]
     counts, edges = np.histogram(x, bins=bins, range=(low, high))
-    kernel = np.exp(-0.5 * (np.arange(-6, 7) / 1.5) ** 2)
-    reach = len(kernel) // 2
-    padded = np.pad(counts.astype(float), reach, mode="reflect")  # nothing is lost at a bound
-    density = np.convolve(padded, kernel / kernel.sum(), mode="valid")
-    order = np.argsort(-density, kind="stable")
-    needed = int(np.searchsorted(np.cumsum(counts[order]), cl * len(x))) + 1
+    smooth = lambda width: gaussian_filter1d(counts.astype(float), width, mode="reflect")  # noqa: E731
+    spread = len(_densest(smooth(1.5), counts, 0.6827)) / 2  # a standard deviation, or that of all modes together
     chosen = np.zeros(bins + 2, bool)
-    chosen[order[:needed] + 1] = True
+    chosen[_densest(smooth(max(1.5, 0.9 * spread * len(x) ** -0.2)), counts, cl) + 1] = True
     starts, ends = np.flatnonzero(~chosen[:-1] & chosen[1:]), np.flatnonzero(chosen[:-1] & ~chosen[1:])
     return [[float(edges[a]), float(edges[b])] for a, b in zip(starts, ends, strict=True)]
+
+
+def _densest(density: np.ndarray, counts: np.ndarray, cl: float) -> np.ndarray:
+    """The bins of highest density that hold a part of all counts."""
+    order = np.argsort(-density, kind="stable")
+    return order[: int(np.searchsorted(np.cumsum(counts[order]), cl * np.sum(counts))) + 1]
 
 
 def diagnostics(result: InferenceData) -> dict[str, Any]:
@@ -275,39 +278,26 @@ def savage_dickey(like: Likelihood, result: InferenceData, values: Mapping[str, 
 
     Raises:
         UnknownNameError: a parameter that was not sampled.
-        InvalidValueError: a value that the prior excludes, or one so far out that nothing can be said.
+        InvalidValueError: no value, or one that the prior excludes.
 
     Source: J. M. Dickey, Ann. Math. Stat. 42 (1971) 204.
     """
-    from .inference.evidence import RELIABLE, density_ratio
-    from .inference.mixture import fit_mixture
+    from .inference.evidence import importance
     from .inference.posterior import folded_posterior, make_posterior
 
     facts = facts_of(result)
-    posterior = make_posterior(like, facts["free"], facts["priors"], facts["fixed"])
-    at = {}
+    if not values:
+        raise InvalidValueError("Argument `values` must hold a parameter, but is empty.")
     for name, value in values.items():
-        place = posterior.names.index(check_name("sampled parameter", name, posterior.names))
-        prior = posterior.priors[place]
+        prior = prior_of(result, name)
         if not np.isfinite(prior.log_density(value)):
             raise InvalidValueError(f"Value of `{name}` must be one that its prior {prior} allows, but was {value:g}.")
-        at[place] = float(prior.coordinate(value))
-    if not at:
-        raise InvalidValueError("Argument `values` must hold a parameter, but is empty.")
-    if facts["method"] == "folded":
-        posterior = folded_posterior(posterior)
-    names = posterior.names
-    z = posterior.coordinates({name: result["posterior"][name].values.ravel() for name in names})
-    z = np.clip(z[:: max(1, len(z) // 4096)], -8, 8)
-    mixture = fit_mixture(z, np.full(len(z), 1 / len(z)), posterior.lead, facts["seed"])
-    nested, effective = density_ratio(posterior, mixture, at, facts["seed"])
-    if effective < RELIABLE:
-        where = ", ".join(f"{name} = {value:g}" for name, value in values.items())
-        raise InvalidValueError(
-            f"The posterior at {where} is too far from the draws to be known: sample the nested model."
-        )
-    error = float(np.hypot(nested.log_evidence_error, facts["log_evidence_error"]))
-    return nested.log_evidence - facts["log_evidence"], error
+    free = [name for name in facts["free"] if name not in values]
+    priors = {name: prior for name, prior in facts["priors"].items() if name not in values}
+    nested = make_posterior(like, free, priors, {**facts["fixed"], **values})
+    found = importance(nested if facts["method"] == "exact" else folded_posterior(nested), facts["seed"])
+    error = float(np.hypot(found.log_evidence_error, facts["log_evidence_error"]))
+    return found.log_evidence - facts["log_evidence"], error
 
 
 def prior_of(result: InferenceData, name: str):

@@ -207,3 +207,55 @@ def test_an_interrupted_scan_continues(tmp_path, number):
     np.testing.assert_array_equal(resumed.chi2, straight.chi2)
     for name, values in straight.values.items():
         np.testing.assert_array_equal(resumed.values[name], values)
+
+
+# -------------------------------------------------------------------------------------------------------------- sample
+
+
+SAMPLE = ["sample", "coherent-csi-2021", "--statistic", "2303.09360", "--free", "sin2_theta_w", "--chains", "2"]
+
+
+def test_sample_command(tmp_path):
+    out, figure = tmp_path / "posterior.nc", tmp_path / "corner.png"
+    options = ["--draws", "400", "--out", str(out), "--plot", str(figure), "--prior", "sin2_theta_w=flat:0.1:0.4"]
+    result = invoke(*SAMPLE, *options, "--json", "-")
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.stdout)
+    row = data["parameters"]["sin2_theta_w"]
+    assert set(row) >= {"mean", "sd", "hdi90", "ess_bulk", "r_hat"}
+    assert 0.15 < row["hdi90"][0] < row["mean"] < row["hdi90"][1] < 0.32
+    assert data["divergences"] == 0 and data["out"] == str(out) and data["seconds"] > 0
+    assert data["priors"]["sin2_theta_w"] == "flat:0.1:0.4"
+    assert data["options"]["draws"] == 400 and data["complaints"] == []
+    assert figure.stat().st_size > 5000
+    assert not (tmp_path / "posterior.nc.part").exists()
+    found = cevjax.posteriors.load(out)
+    assert float(found.posterior["sin2_theta_w"].mean()) == pytest.approx(row["mean"], abs=1e-12)
+
+
+def test_sample_prints_and_judges(tmp_path):
+    """Too few draws: said, and with --strict an exit status."""
+    options = ["--draws", "30", "--out", str(tmp_path / "posterior.nc")]
+    result = invoke(*SAMPLE, *options)
+    assert result.exit_code == 0
+    assert "NOT GOOD: " in result.output and "too few independent draws" in result.output
+    assert "prior of sin2_theta_w: flat:0:1" in result.output and "ln Z" in result.output
+    result = invoke(*SAMPLE, *options, "--strict")
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "posterior.txt"], "must end in .nc"),
+        (["--out", "p.nc", "--prior", "sin2_theta_w"], "NAME=PRIOR"),
+        (["--out", "p.nc", "--prior", "sin2_theta_w=flat:0:x"], "must read flat:a:b"),
+        (["--out", "p.nc", "--prior", "sin2_thet_w=flat:0:1"], "Did you mean 'sin2_theta_w'"),
+        (["--out", "p.nc", "--draws", "0"], "`draws`"),
+    ],
+)
+def test_sample_bad_input(options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke(*SAMPLE, *options)
+    assert result.exit_code == 2 and message in result.output
+    assert not list(tmp_path.iterdir())

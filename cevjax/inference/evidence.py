@@ -1,6 +1,6 @@
-r"""The evidence :math:`Z = \int L(\theta)\,\pi(\theta)\,d\theta`, and ratios of it for nested models.
+r"""The evidence :math:`Z = \int L(\theta)\,\pi(\theta)\,d\theta`, by bridge sampling with chains, or without.
 
-Both use the mixture that describes the posterior, as something of known normalisation that overlaps with it. The
+It comes from the mixture that describes the posterior, something of known normalisation that overlaps with it. The
 likelihood is relative to that of the saturated model: only ratios for the same data mean something.
 """
 
@@ -9,21 +9,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from scipy.linalg import solve_triangular
 from scipy.special import expit, logsumexp
 
 from .mixture import Mixture
 from .posterior import Posterior
 from .pseudo import random_key
-from .tempering import draw, log_likelihood, log_prior
+from .tempering import draw, log_prior, mixture_of, pilot
 
 BRIDGE, NESTED = 4, 5  # what random keys are used for
 POINTS, ROUNDS = 8192, 100
 """Points of the mixture, and rounds of the fixed-point iteration at most."""
-RELIABLE = 0.01
-"""Part of the points that must be effective."""
 
 
 class Evidence(NamedTuple):
@@ -91,38 +87,16 @@ def _effective(x: np.ndarray) -> float:
     return float(chains * n / max(2 * np.sum(pairs[:end]) - 1, 1.0))
 
 
-def density_ratio(posterior: Posterior, mixture: Mixture, at: dict[int, float], seed: int) -> tuple[Evidence, float]:
-    """ln Z with some coordinates held, and which part of the points was effective.
-
-    Its difference to the whole ln Z is the logarithm of posterior over prior density there: the Savage-Dickey ratio.
-    The integral over the other coordinates is one over the mixture, on condition of those that are held.
+def importance(posterior: Posterior, seed: int) -> Evidence:
+    """ln Z by importance sampling alone, without chains: points of the mixture that describes a pilot.
 
     Args:
-        posterior, mixture: as the chains have them.
-        at: {place: coordinate} of those that are held.
+        posterior: folded or not.
         seed: of the random numbers.
     """
-    held, where = np.array(list(at)), np.array(list(at.values()))
-    rest = np.setdiff1d(np.arange(mixture.mean.shape[1]), held)
-    means, roots, weights = np.asarray(mixture.mean), np.asarray(mixture.root), np.asarray(mixture.log_weight).copy()
-    inner_means, inner_roots = [], []
-    for k in range(len(weights)):
-        covariance = roots[k] @ roots[k].T
-        low = np.linalg.cholesky(covariance[np.ix_(held, held)])
-        u = solve_triangular(low, where - means[k, held], lower=True)
-        gain = solve_triangular(low, covariance[np.ix_(held, rest)], lower=True)
-        weights[k] += -0.5 * u @ u - np.sum(np.log(np.diag(low)))
-        inner_means.append(means[k, rest] + gain.T @ u)
-        inner_roots.append(np.linalg.cholesky(covariance[np.ix_(rest, rest)] - gain.T @ gain))
-    weights -= logsumexp(weights)
-    inverses = np.linalg.inv(np.array(inner_roots))
-    inner = Mixture(*(jnp.asarray(part) for part in (weights, inner_means, inner_roots, inverses)))
-    keys = jax.random.split(random_key(seed, NESTED), POINTS)
-    others = np.asarray(jax.vmap(inner.draw)(keys))
-    z = np.empty((POINTS, means.shape[1]))
-    z[:, held], z[:, rest] = where, others
-    log_weight = log_likelihood(posterior, z) + log_prior(others) - log_density(inner, others)
-    log_z = float(logsumexp(log_weight) - np.log(POINTS))
+    mixture = mixture_of(posterior, pilot(posterior, seed), seed)
+    log_weight = draw(posterior, mixture, random_key(seed, NESTED), POINTS).log_weight
     weights = np.exp(log_weight - np.max(log_weight))
-    effective = float(np.sum(weights) ** 2 / np.sum(weights**2) / POINTS)
-    return Evidence(log_z, float(np.sqrt(max(1 / effective - 1, 0.0) / POINTS))), effective
+    effective = float(np.sum(weights) ** 2 / np.sum(weights**2))
+    log_z = float(logsumexp(log_weight) - np.log(POINTS))
+    return Evidence(log_z, float(np.sqrt(max(1 / effective - 1 / POINTS, 0.0))))
