@@ -7,6 +7,7 @@ normal distribution, all parameters have the same prior in z, no bounds and no u
 from __future__ import annotations
 
 import abc
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,7 @@ class Flat(Prior):
     high: float
 
     def __post_init__(self) -> None:
+        _make_floats(self)
         _check_order(self, self.low, self.high)
 
     def __str__(self) -> str:
@@ -83,7 +85,8 @@ class Flat(Prior):
         return self.low, self.high
 
     def value(self, z: ArrayLike) -> Array:
-        return self.low + (self.high - self.low) * ndtr(jnp.asarray(z, float))
+        inside = self.low + (self.high - self.low) * ndtr(jnp.asarray(z, float))
+        return jnp.clip(inside, self.low, self.high)  # rounding can leave the bounds
 
     def coordinate(self, value: ArrayLike) -> np.ndarray:
         return special.ndtri((np.asarray(value, float) - self.low) / (self.high - self.low))
@@ -113,9 +116,15 @@ class LogFlat(Prior):
     high: float
 
     def __post_init__(self) -> None:
+        _make_floats(self)
         _check_order(self, self.low, self.high)
         if self.low <= 0:
             raise InvalidValueError(f"A log-flat prior must begin above zero, but begins at {self.low:g}.")
+
+    @property
+    def _length(self) -> float:
+        """Of the interval, in logarithms."""
+        return math.log(self.high) - math.log(self.low)
 
     def __str__(self) -> str:
         return f"log-flat:{self.low!r}:{self.high!r}".replace(".0:", ":").removesuffix(".0")
@@ -125,16 +134,16 @@ class LogFlat(Prior):
         return self.low, self.high
 
     def value(self, z: ArrayLike) -> Array:
-        exponent = math.log(self.low) + math.log(self.high / self.low) * ndtr(jnp.asarray(z, float))
+        exponent = math.log(self.low) + self._length * ndtr(jnp.asarray(z, float))
         return jnp.clip(jnp.exp(exponent), self.low, self.high)  # rounding can leave the bounds
 
     def coordinate(self, value: ArrayLike) -> np.ndarray:
-        return special.ndtri(np.log(np.asarray(value, float) / self.low) / math.log(self.high / self.low))
+        return special.ndtri((np.log(np.asarray(value, float)) - math.log(self.low)) / self._length)
 
     def log_density(self, value: ArrayLike) -> np.ndarray:
         value = np.asarray(value, float)
         inside = (value >= self.low) & (value <= self.high)
-        return np.where(inside, -np.log(np.where(inside, value, 1.0) * math.log(self.high / self.low)), -np.inf)
+        return np.where(inside, -np.log(np.where(inside, value, 1.0)) - math.log(self._length), -np.inf)
 
     def distribution(self) -> Any:
         import numpyro.distributions as dist
@@ -159,6 +168,7 @@ class Normal(Prior):
     high: float = math.inf
 
     def __post_init__(self) -> None:
+        _make_floats(self)
         if not (math.isfinite(self.mean) and 0 < self.sigma < math.inf):
             raise InvalidValueError(
                 f"A normal prior must have a mean and a positive width, but has {self.mean:g} and {self.sigma:g}."
@@ -223,6 +233,12 @@ class Normal(Prior):
         return dist.TruncatedNormal(self.mean, self.sigma, **finite)
 
 
+def _make_floats(prior: Prior) -> None:
+    """Numbers as Python has them, of which the text is what is read again."""
+    for field in dataclasses.fields(prior):
+        object.__setattr__(prior, field.name, float(getattr(prior, field.name)))
+
+
 def _check_order(prior: Prior, low: float, high: float) -> None:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         name = {"Flat": "flat", "LogFlat": "log-flat"}[type(prior).__name__]
@@ -270,7 +286,7 @@ def default_prior(parameter: Parameter, mean: float | None = None) -> Prior:
         return parameter.prior
     if parameter.constraint is not None:
         centre, sigma = parameter.constraint
-        return Normal(centre if mean is None else mean, sigma, *parameter.bounds)
+        return _within(parameter, Normal(centre if mean is None else mean, sigma))
     low, high = parameter.search_range()
     return LogFlat(low, high) if parameter.decades and low > 0 else Flat(low, high)
 
@@ -292,7 +308,18 @@ def check_prior(parameter: Parameter, prior: Prior | str) -> Prior:
         )
     low, high = parameter.bounds
     if isinstance(prior, Normal):
-        return Normal(prior.mean, prior.sigma, max(prior.low, low), min(prior.high, high))
+        return _within(parameter, prior)
     if not low <= prior.support[0] < prior.support[1] <= high:
         raise InvalidValueError(f"Prior of `{parameter.name}` must be between {low:g} and {high:g}, but was {prior}.")
     return prior
+
+
+def _within(parameter: Parameter, prior: Normal) -> Normal:
+    """A normal prior, cut off at the bounds of its parameter."""
+    low, high = parameter.bounds
+    try:
+        return Normal(prior.mean, prior.sigma, max(prior.low, low), min(prior.high, high))
+    except InvalidValueError:
+        raise InvalidValueError(
+            f"Prior of `{parameter.name}` must overlap with its bounds, {low:g} and {high:g}, but was {prior}."
+        ) from None

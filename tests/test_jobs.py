@@ -16,6 +16,7 @@ import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -607,6 +608,97 @@ def test_no_worker_outlives_its_client(log, folder, expected, number):
             )
     jobs.run(Waves(log), folder, resume=True)
     assert files(folder) == files(expected)
+
+
+# ------------------------------------------------------------------------------------------- chunks that follow others
+
+
+class Walk(jobs.Sequel):
+    """A walk whose chunks each go on where the one before ended, and which notes those that it computes.
+
+    Args:
+        log: the file for the notes.
+        faulty: the chunk that raises an error.
+    """
+
+    sizes = (4, 4, 4, 4, 2)
+    identity: ClassVar = {"what": "walk"}
+
+    def __init__(self, log, faulty=None):
+        self.log, self.faulty = log, faulty
+
+    def follow(self, index, chunks):
+        with self.log.open("a") as file:
+            file.write(f"{index}\n")
+        if index == self.faulty:
+            raise UnknownNameError("step", "stp", ["step"])
+        start = chunks[index - 1]["x"][-1] if index else 0.0
+        steps = np.random.default_rng(index).normal(size=self.sizes[index])
+        return {"x": start + np.cumsum(steps), "first": np.full(len(steps), chunks[0]["x"][0] if index else steps[0])}
+
+
+def walked():
+    """The whole walk, without chunks."""
+    x, parts = 0.0, []
+    for index, size in enumerate(Walk.sizes):
+        parts.append(x + np.cumsum(np.random.default_rng(index).normal(size=size)))
+        x = parts[-1][-1]
+    return np.concatenate(parts)
+
+
+def test_chunks_follow_one_another(log, folder):
+    memory = jobs.run(Walk(log))
+    assert noted(log) == [*range(5)]
+    assert np.array_equal(memory.columns()["x"], walked()) and np.all(memory.columns()["first"] == walked()[0])
+    assert same(jobs.run(Walk(log), folder), memory) and len(files(folder)) == 5
+
+
+def test_a_sequel_is_continued_where_it_ended(log, folder, tmp_path):
+    whole = tmp_path / "whole.part"
+    jobs.run(Walk(log), whole)
+    log.unlink()
+    with pytest.raises(UnknownNameError) as error:
+        jobs.run(Walk(log, faulty=3), folder)
+    assert error.value.__notes__ == ["While chunk 3 was computed."]
+    assert noted(log) == [0, 1, 2, 3] and len(files(folder)) == 3
+    with pytest.raises(InvalidValueError, match="unfinished job"):
+        jobs.run(Walk(log), folder)
+    log.unlink()
+    jobs.run(Walk(log), folder, resume=True)
+    assert noted(log) == [3, 4] and files(folder) == files(whole)
+
+
+@pytest.mark.parametrize("damaged", [[0], [2], [4], [1, 3], [1, 2]], ids=str)
+@pytest.mark.parametrize("damage", [cut, remove])
+def test_a_damaged_chunk_of_a_sequel_is_computed_again(log, folder, damage, damaged):
+    """From the one before it; those after it stay."""
+    jobs.run(Walk(log), folder)
+    expected = files(folder)
+    for index in damaged:
+        damage(folder / f"chunk-{index:05d}.npz")
+    log.unlink()
+    chunks = jobs.run(Walk(log), folder, resume=True)
+    assert noted(log) == damaged and files(folder) == expected
+    assert np.array_equal(chunks.columns()["x"], walked())
+
+
+@pytest.mark.parametrize("arguments", [{"workers": 1}, {"scheduler": "tcp://127.0.0.1:9"}], ids=str)
+def test_a_sequel_has_no_use_for_workers(log, folder, arguments):
+    with pytest.raises(InvalidValueError, match="`workers` must be 0 for a job whose chunks follow one another"):
+        jobs.run(Walk(log), folder, **arguments)
+    assert noted(log) == [] and not folder.exists()
+
+
+def test_a_chunk_of_a_sequel_alone(log):
+    with pytest.raises(NotImplementedError, match="needs those before it"):
+        Walk(log).compute(1)
+
+
+def test_columns_of_a_sequel_must_have_an_entry_for_every_point(log):
+    job = Walk(log)
+    job.follow = lambda index, chunks: {"x": np.zeros(3)}
+    with pytest.raises(InvalidValueError, match=r"Column 'x' of chunk 0 must have 4 entries .* but has shape \(3,\)"):
+        jobs.run(job)
 
 
 def stop(number, _):

@@ -23,7 +23,8 @@ from .pairs import matrices
 COUNTS = (1, 2, 4, 8, 16)
 """Numbers of components that are tried."""
 SHAPE, SLOPE = 5.0, 20.0
-"""Strength of the belief, in points, that a component is a part of the whole spread, and follows it as all do."""
+"""Strength of the belief, in points, that a component has the shape of the others, and that nuisances follow it as
+they follow the whole."""
 ENOUGH, ROUNDS = 1e-3, 60
 """Gain of a round of the fit, in the mean log density, below which it ends; and the most rounds."""
 INFLATED = 1.15
@@ -85,6 +86,8 @@ def fit_mixture(points: np.ndarray, weights: np.ndarray, lead: int, seed: int, c
         judged = np.arange(len(points)) % HELD_OUT == HELD_OUT - 1
         effective = 1 / np.sum(weights**2)
         best, high = 1, -np.inf
+        if not 0.01 < np.sum(weights[judged]) < 0.99:  # nothing to judge by
+            counts = ()
         for count in counts:
             if count > 1 and count * (lead + 1) * SHAPE > effective:
                 break
@@ -128,7 +131,7 @@ def _fit(points: np.ndarray, weights: np.ndarray, lead: int, count: int, rng: np
     parts, last = None, -np.inf
     for _ in range(ROUNDS if count > 1 else 1):
         moments = _moments(points, weights[:, None] * belonging, lead)
-        parts = _maximise(moments, n, spread / count ** (2 / max(lead, 1)), slope)
+        parts = _maximise(moments, n, slope)
         each = _log_each(parts, points, lead)
         total = np.asarray(logsumexp(each, axis=1))
         score = float(np.sum(weights * total))
@@ -160,18 +163,21 @@ def _moments(points: np.ndarray, shares: np.ndarray, lead: int) -> _Moments:
     return _Moments(size, mean, covariance, inner)
 
 
-def _maximise(moments: _Moments, n: float, typical: np.ndarray, slope: np.ndarray) -> _Parts:
+def _maximise(moments: _Moments, n: float, slope: np.ndarray) -> _Parts:
     """The components that fit moments best, drawn a little to a typical shape and slope.
+
+    The typical shape is the mean of all components: one from the whole spread would be far too wide for separate modes.
 
     Args:
         moments: of the points.
         n: number of points, as far as statistics go.
-        typical, slope: covariance of x, and slopes of y by x.
+        slope: of y by x.
     """
     size, mean, covariance, inner = moments
-    lead, rest = typical.shape[0], mean.shape[1] - typical.shape[0]
+    lead, rest = slope.shape
     number = (size * n)[:, None, None]
     own, cross = covariance[:, :, :lead], covariance[:, :, lead:]
+    typical = np.einsum("k,kij->ij", size, own) / np.sum(size)
     shape = (number * own + SHAPE * typical) / (number + SHAPE) + 1e-12 * np.eye(lead)
     belief = SLOPE / number * typical
     slopes = np.linalg.solve(own + belief + 1e-12 * np.eye(lead), cross + belief @ slope)

@@ -29,6 +29,8 @@ EFFECTIVE = 0.2
 """Part of the points that the weights of a step must leave effective."""
 LAST = 2
 """Steps with the whole likelihood."""
+FURTHER = 1.05
+"""A step that takes the power up by less than this factor counts as one at the same power."""
 PILOT = 0  # what a random key is used for
 MOST = 60
 """Steps after which there is no hope."""
@@ -68,24 +70,31 @@ def pilot(posterior: Posterior, seed: int, particles: int = PARTICLES) -> Pilot:
     points = Pilot(z, log_likelihood(posterior, z), log_prior(z))
     if not np.any(np.isfinite(points.log_likelihood)):
         raise InvalidValueError("The likelihood is not finite anywhere in the range of the priors.")
-    power, left, kept = 0.0, LAST, []
+    power, kept = 0.0, []
     for step in range(1, MOST):
-        power = _power(points, power)
-        log_weight = power * points.log_likelihood + log_prior(points.z) - points.log_proposal
-        if power == 1.0:
-            kept.append(points)
-            left -= 1
-            if left < 0:
-                break
-            points = Pilot(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
-            log_weight = points.log_weight
+        last, power = power, _power(points, power)
+        # at the same power again, all points of that power: forgetting could lose a mode by chance
+        kept = [*kept, points] if last == 1.0 or power < min(1.0, last * FURTHER) else [points]
+        if power == 1.0 and len(kept) > LAST:
+            break
+        points = _joined(kept)
+        log_weight = _powered(points.log_likelihood, power) + log_prior(points.z) - points.log_proposal
         mixture = fit_mixture(points.z, _normalised(log_weight), posterior.lead, seed)
         points = draw(posterior, mixture, keys[step], particles)
     else:
         raise InvalidValueError(
-            f"The posterior was not reached in {MOST} steps from the prior: choose narrower priors."
+            f"The posterior was not reached from the prior in {MOST} steps: state priors closer to it."
         )
-    return Pilot(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
+    return _joined(kept)
+
+
+def _joined(steps: list[Pilot]) -> Pilot:
+    return Pilot(*(np.concatenate(parts) for parts in zip(*steps, strict=True)))
+
+
+def _powered(log_likelihood: np.ndarray, power: float) -> np.ndarray:
+    """Logarithm of a power of the likelihood; also the power 0 is nothing where there is no likelihood."""
+    return np.where(np.isfinite(log_likelihood), power * np.nan_to_num(log_likelihood, neginf=0.0), -np.inf)
 
 
 def mixture_of(posterior: Posterior, points: Pilot, seed: int) -> Mixture:
@@ -98,7 +107,7 @@ def _power(points: Pilot, last: float) -> float:
     base = log_prior(points.z) - points.log_proposal
 
     def effective(power: float) -> float:
-        weights = _normalised(power * points.log_likelihood + base)
+        weights = _normalised(_powered(points.log_likelihood, power) + base)
         return 1 / float(np.sum(weights**2)) / len(weights)
 
     if effective(1.0) >= EFFECTIVE:

@@ -144,22 +144,28 @@ def test_errors_are_realistic(known):
     assert abs(np.mean(found) - posterior.log_evidence()) < 4 * np.std(found) / np.sqrt(24)
 
 
+def beside(mixture, away):
+    """A mixture whose components are so many standard deviations off, in every coordinate."""
+    return mixture._replace(mean=mixture.mean + away * jnp.sqrt(jnp.sum(mixture.root**2, axis=2)))
+
+
+def sticky(posterior, seed):
+    """Draws that nearly always repeat the one before them."""
+    z, rng = posterior.draws(seed, 4, 400), np.random.default_rng(seed)
+    for i in range(1, z.shape[1]):
+        z[:, i] = np.where(rng.random((4, 1)) < 0.95, z[:, i - 1], z[:, i])
+    return z
+
+
 def test_errors_know_of_correlations(known):
-    """Each draw follows the one before it: there are fewer than it seems."""
-    posterior, _ = known
-    mixture = described(posterior, 1, counts=(1,), lead=2)  # a poor one, so that the draws matter
-
-    def sticky(seed):
-        z, rng = posterior.draws(seed, 4, 600), np.random.default_rng(seed)
-        for i in range(1, z.shape[1]):
-            z[:, i] = np.where(rng.random((4, 1)) < 0.9, z[:, i - 1], z[:, i])
-        return z
-
-    found, errors = np.array([bridged(posterior, mixture, sticky(seed), seed) for seed in range(24)]).T
+    """Of draws, with a mixture so poor that they matter: in another order they would seem to tell more."""
+    posterior, right = known
+    mixture, rng = beside(right, 1.5), np.random.default_rng(1)
+    found, errors = np.array([bridged(posterior, mixture, sticky(posterior, seed), seed) for seed in range(24)]).T
     assert 0.5 < np.std(found) / np.mean(errors) < 2
     assert abs(np.mean(found) - posterior.log_evidence()) < 4 * np.std(found) / np.sqrt(24)
-    free = bridged(posterior, mixture, posterior.draws(1, 4, 600)).log_evidence_error
-    assert np.mean(errors) > 1.3 * free
+    shuffled = rng.permutation(sticky(posterior, 0).reshape(1600, -1)).reshape(4, 400, -1)
+    assert errors[0] > 1.5 * bridged(posterior, mixture, shuffled, 0).log_evidence_error
 
 
 def test_the_evidence_of_a_ring():
@@ -174,8 +180,7 @@ def test_the_evidence_of_a_ring():
 def test_a_mixture_that_is_beside_the_posterior(away):
     """The evidence stays, its error grows."""
     right = described(ONE, 1)
-    beside = right._replace(mean=right.mean + away * jnp.sqrt(jnp.diag(right.root[0] @ right.root[0].T)))
-    good, found = (bridged(ONE, mixture, ONE.draws(2)) for mixture in (right, beside))
+    good, found = (bridged(ONE, mixture, ONE.draws(2)) for mixture in (right, beside(right, away)))
     assert found.log_evidence_error > good.log_evidence_error
     assert abs(found.log_evidence - ONE.log_evidence()) < 4 * found.log_evidence_error
 

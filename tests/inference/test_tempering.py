@@ -145,7 +145,6 @@ def test_every_mode_has_its_weight(known):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="the power of the likelihood stalls, and a mode is lost without a word")
 @pytest.mark.parametrize("seed", [0, 1])
 def test_two_narrow_modes_with_nuisances(seed):
     """Equal ones of 0.01, four units apart, in five coordinates of which two differ between components."""
@@ -214,7 +213,7 @@ def test_a_likelihood_that_is_finite_nowhere(value):
 
 
 def test_a_posterior_that_cannot_be_reached():
-    with pytest.raises(InvalidValueError, match="not reached in 60 steps from the prior: choose narrower priors"):
+    with pytest.raises(InvalidValueError, match="not reached from the prior in 60 steps"):
         pilot(Known([1.0], [[1.0]], 1e-40), 1, 64)
 
 

@@ -55,7 +55,7 @@ def log_masses(like, edges, log_priors, seed=0, points=POINTS, values=None, spre
     fixed = {n: v for n, v in at.items() if n not in names and n not in profile.values}
     found, error = np.full(profile.chi2.shape, -np.inf), np.zeros(profile.chi2.shape)
     for i, j in np.ndindex(*found.shape):
-        if profile.delta_chi2[i, j] > 60:
+        if profile.delta_chi2[i, j] > 30:  # a part of 1e-5 of the rest
             continue
         columns, log_weight = {}, np.zeros(points)
         for name, k in zip(names, (i, j), strict=True):

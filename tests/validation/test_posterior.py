@@ -13,7 +13,7 @@ from cevjax import posteriors
 from cevjax.inference import chains
 from cevjax.inference.posterior import folded_posterior, make_posterior
 from cevjax.inference.predictive import draw_counts, expectations
-from cevjax.inference.sample import SampleJob
+from cevjax.inference.tempering import mixture_of, pilot
 from cevjax.likelihood import Data
 
 pytestmark = pytest.mark.slow
@@ -51,7 +51,7 @@ def test_two_parameters_against_a_grid(name):
     posterior = make_posterior(like, tuple(priors), priors)
     densities = {n: p.log_density for n, p in zip(posterior.names, posterior.priors, strict=True) if n in priors}
     fine = {n: _divided(e) for n, e in edges.items()}
-    logs, errors = reference_posterior.log_masses(like, fine, densities, points=300)
+    logs, errors = reference_posterior.log_masses(like, fine, densities, points=200)
     log_z, uncertain = logsumexp(logs), np.sqrt(np.sum((np.exp(logs - logsumexp(logs)) * errors) ** 2))
     masses = _joined(np.exp(logs - log_z))
 
@@ -91,9 +91,9 @@ def test_weights_of_two_minima():
     prior = {"r2_nu_mumu": "flat:-1.5e-30:1.5e-30", "sin2_theta_w": "normal:0.2386:0.0002"}
     result = cevjax.sample(like, ("r2_nu_mumu",), {"r2_nu_mumu": prior["r2_nu_mumu"]}, draws=2500, seed=3)
     x = result.posterior["r2_nu_mumu"].values.ravel()
-    edges = {"r2_nu_mumu": np.linspace(-1.5e-30, 1.5e-30, 241), "sin2_theta_w": np.array([0.2385, 0.2387])}
+    edges = {"r2_nu_mumu": np.linspace(-1.5e-30, 1.5e-30, 121), "sin2_theta_w": np.array([0.2385, 0.2387])}
     flat = {"r2_nu_mumu": lambda x: np.full_like(x, -np.log(3e-30)), "sin2_theta_w": lambda x: np.zeros_like(x)}
-    logs, _ = reference_posterior.log_masses(like, edges, flat, points=500)
+    logs, _ = reference_posterior.log_masses(like, edges, flat, points=400)
     masses = np.exp(logs - logsumexp(logs))[:, 0]
     centres = (edges["r2_nu_mumu"][1:] + edges["r2_nu_mumu"][:-1]) / 2
     pieces, number = ndimage.label(masses > 1e-3)
@@ -102,7 +102,7 @@ def test_weights_of_two_minima():
     assert np.mean(x < between) == pytest.approx(np.sum(masses[centres < between]), abs=0.03)
 
 
-SIMULATIONS, CHAINS, DRAWS, BINS = 128, 2, 64, 8
+SIMULATIONS, CHAINS, DRAWS, BINS = 96, 2, 64, 8
 
 
 def test_simulation_based_calibration():
@@ -121,11 +121,11 @@ def test_simulation_based_calibration():
     for i, truth in enumerate(truths):
         shaped = (counts[i].reshape(like.measurements[0].shape),)
         one = eqx.tree_at(lambda p: p.like, posterior, posterior.like.with_data(Data(shaped, like.auxiliary)))
-        job = SampleJob(one, CHAINS, 1, i, True)
-        pilot = job.follow(0, [])
-        acting, mixture = job.acting(pilot)
-        warm = job.draws_of(job.follow(1, [pilot]))
-        drawn = chains.advance(acting, mixture, warm.last, i, 200, 2 * DRAWS)
+        points = pilot(one, i, 1024)
+        mixture = mixture_of(one, points, i)
+        state = chains.State(points.z[rng.choice(len(points.z), CHAINS, p=points.weights)], np.full(CHAINS, -0.7))
+        warm = chains.advance(one, mixture, state, i, 0, 100, adapt=True)
+        drawn = chains.advance(one, mixture, warm.last, i, 100, 2 * DRAWS)
         ranks[i] = np.sum(drawn.z[:, ::2].reshape(-1, len(truth)) < truth, axis=0)
     bins = ranks * BINS // (CHAINS * DRAWS + 1)
     p_values = [stats.chisquare(np.bincount(column, minlength=BINS)).pvalue for column in bins.T]
