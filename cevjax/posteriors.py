@@ -66,7 +66,7 @@ def assemble(
     result = arviz().from_dict(
         posterior=posterior.values(drawn.z),
         sample_stats={
-            "lp": drawn.log_likelihood + log_prior(drawn.z),
+            "lp": drawn.log_likelihood + log_prior(posterior, drawn.z),
             "diverging": drawn.diverging,
             "acceptance_rate": drawn.acceptance_rate,
             "n_steps": drawn.n_steps,

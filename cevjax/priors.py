@@ -1,7 +1,8 @@
-r"""Priors of parameters, each as a map from a coordinate that is standard normal a priori.
+r"""Priors of parameters, each as a map from a coordinate without bounds and units, in which samplers work.
 
-With :math:`\theta = F^{-1}(\Phi(z))`, where F is the distribution function of the prior and :math:`\Phi` that of the
-normal distribution, all parameters have the same prior in z, no bounds and no units. Samplers work there.
+The coordinate z of a normal prior is standard normal. That of a flat prior is distributed over a box with smooth walls,
+of variance 1 or so: :math:`\theta` is linear in z nearly everywhere, so that straight bands of couplings stay straight,
+and only next to its bounds, which z never reaches, it bends.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.nn import softplus
 from jax.scipy.special import ndtr, ndtri
 from jax.typing import ArrayLike
 from scipy import special
@@ -24,6 +26,8 @@ from .errors import InvalidValueError
 if TYPE_CHECKING:
     from .parameters import Parameter
 
+HALF, WALL = 1.7, 0.12
+"""Half the width of the box of a flat prior, and the width of its walls, in the coordinate."""
 FAR = 7.0
 """A bound further out than this, in standard deviations, cuts nothing off a normal prior."""
 
@@ -41,6 +45,11 @@ class Prior(abc.ABC):
     def value(self, z: ArrayLike) -> Array:
         """The value at a coordinate that is standard normal."""
 
+    @property
+    def boxed(self) -> bool:
+        """Whether the coordinate is distributed over a box, and not normally."""
+        return True
+
     @abc.abstractmethod
     def coordinate(self, value: ArrayLike) -> np.ndarray:
         """The coordinate of a value: the inverse of :meth:`value`."""
@@ -55,8 +64,29 @@ class Prior(abc.ABC):
 
     def reach(self) -> tuple[float, float]:
         """An interval that holds all values that ever occur."""
-        low, high = np.asarray(self.value(np.array([-FAR, FAR])))
+        low, high = np.asarray(self.value(np.array([-40.0, 40.0] if self.boxed else [-FAR, FAR])))
         return max(float(low), self.support[0]), min(float(high), self.support[1])
+
+
+def box_log_density(z: ArrayLike) -> Array:
+    """Of a coordinate that is distributed over the box: a uniform distribution convolved with a logistic one."""
+    left, right = (jnp.asarray(z, float) + HALF) / WALL, (jnp.asarray(z, float) - HALF) / WALL
+    inside = math.log1p(-math.exp(-2 * HALF / WALL)) - math.log(2 * HALF)
+    return inside + left - softplus(left) - softplus(right)
+
+
+def box_probability(z: ArrayLike) -> Array:
+    """The distribution function of :func:`box_log_density`."""
+    left, right = (jnp.asarray(z, float) + HALF) / WALL, (jnp.asarray(z, float) - HALF) / WALL
+    return (softplus(left) - softplus(right)) * WALL / (2 * HALF)
+
+
+def box_coordinate(probability: ArrayLike) -> np.ndarray:
+    """The inverse of :func:`box_probability`."""
+    p = np.asarray(probability, float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        left = np.log(np.expm1(2 * HALF / WALL * p)) - np.log(-np.expm1(-2 * HALF / WALL * (1 - p)))
+    return WALL * left - HALF
 
 
 @dataclass(frozen=True)
@@ -85,11 +115,11 @@ class Flat(Prior):
         return self.low, self.high
 
     def value(self, z: ArrayLike) -> Array:
-        inside = self.low + (self.high - self.low) * ndtr(jnp.asarray(z, float))
+        inside = self.low + (self.high - self.low) * box_probability(z)
         return jnp.clip(inside, self.low, self.high)  # rounding can leave the bounds
 
     def coordinate(self, value: ArrayLike) -> np.ndarray:
-        return special.ndtri((np.asarray(value, float) - self.low) / (self.high - self.low))
+        return box_coordinate((np.asarray(value, float) - self.low) / (self.high - self.low))
 
     def log_density(self, value: ArrayLike) -> np.ndarray:
         value = np.asarray(value, float)
@@ -134,11 +164,11 @@ class LogFlat(Prior):
         return self.low, self.high
 
     def value(self, z: ArrayLike) -> Array:
-        exponent = math.log(self.low) + self._length * ndtr(jnp.asarray(z, float))
+        exponent = math.log(self.low) + self._length * box_probability(z)
         return jnp.clip(jnp.exp(exponent), self.low, self.high)  # rounding can leave the bounds
 
     def coordinate(self, value: ArrayLike) -> np.ndarray:
-        return special.ndtri((np.log(np.asarray(value, float)) - math.log(self.low)) / self._length)
+        return box_coordinate((np.log(np.asarray(value, float)) - math.log(self.low)) / self._length)
 
     def log_density(self, value: ArrayLike) -> np.ndarray:
         value = np.asarray(value, float)
@@ -186,6 +216,10 @@ class Normal(Prior):
     @property
     def support(self) -> tuple[float, float]:
         return self.low, self.high
+
+    @property
+    def boxed(self) -> bool:
+        return False
 
     @property
     def _ends(self) -> tuple[float, float]:

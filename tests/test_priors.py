@@ -9,11 +9,23 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, stats
 
 from cevjax.errors import InvalidValueError
 from cevjax.parameters import Gaussian, Parameter
-from cevjax.priors import FAR, Flat, LogFlat, Normal, Prior, check_prior, default_prior, parse_prior
+from cevjax.priors import (
+    FAR,
+    HALF,
+    WALL,
+    Flat,
+    LogFlat,
+    Normal,
+    Prior,
+    box_log_density,
+    check_prior,
+    default_prior,
+    parse_prior,
+)
 
 inf = math.inf
 
@@ -36,7 +48,26 @@ CASES = [
     (Normal(0.0, 1.0, -3.5, -3.0), truncated(0.0, 1.0, -3.5, -3.0)),
 ]
 every = pytest.mark.parametrize(("prior", "truth"), CASES, ids=[str(prior) for prior, _ in CASES])
-COORDINATES = np.linspace(-5.0, 5.0, 41)
+
+
+class Box:
+    """The distribution of the coordinate of a flat prior: a uniform and a logistic one, folded numerically."""
+
+    def pdf(self, z):
+        return (stats.logistic.cdf((z + HALF) / WALL) - stats.logistic.cdf((z - HALF) / WALL)) / (2 * HALF)
+
+    def logpdf(self, z):
+        return np.log(self.pdf(z))
+
+    def cdf(self, z):
+        return np.array([integrate.quad(self.pdf, -np.inf, x, epsabs=1e-14)[0] for x in np.atleast_1d(z)])
+
+
+def of_coordinate(prior):
+    """How a coordinate is distributed, and coordinates where it may be."""
+    if isinstance(prior, Normal):
+        return stats.norm, np.linspace(-5.0, 5.0, 41)
+    return Box(), np.linspace(-2.6, 2.6, 41)
 
 
 # -------------------------------------------------------------------------------------------------------- distributions
@@ -44,14 +75,16 @@ COORDINATES = np.linspace(-5.0, 5.0, 41)
 
 @every
 def test_values_are_quantiles(prior, truth):
-    assert np.asarray(prior.value(COORDINATES)) == pytest.approx(truth.ppf(stats.norm.cdf(COORDINATES)), rel=1e-10)
+    before, z = of_coordinate(prior)
+    assert np.asarray(prior.value(z)) == pytest.approx(truth.ppf(before.cdf(z)), rel=1e-10)
 
 
 @every
 def test_coordinates_are_the_inverse_of_values(prior, truth):
-    found = prior.coordinate(np.asarray(prior.value(COORDINATES)))
+    _, z = of_coordinate(prior)
+    found = prior.coordinate(np.asarray(prior.value(z)))
     assert isinstance(found, np.ndarray)
-    assert found == pytest.approx(COORDINATES, abs=1e-6)
+    assert found == pytest.approx(z, abs=1e-6)
     middle = truth.ppf([0.01, 0.3, 0.99])
     assert np.asarray(prior.value(prior.coordinate(middle))) == pytest.approx(middle, rel=1e-12)
 
@@ -73,17 +106,19 @@ def test_no_density_of_a_logarithm_at_zero_and_below():
 
 
 @every
-def test_densities_of_values_are_normal(prior, truth):
-    """The change of variables: p(theta) |d theta / d z| is the normal density of z."""
-    z = np.linspace(-3.0, 3.0, 13)
+def test_densities_of_values_are_those_of_coordinates(prior, truth):
+    """The change of variables: p(theta) |d theta / d z| is the density of z, normal or that of the box."""
+    before, z = of_coordinate(prior)
     slope = np.asarray(jax.vmap(jax.grad(prior.value))(jnp.asarray(z)))
-    assert prior.log_density(prior.value(z)) + np.log(slope) == pytest.approx(stats.norm.logpdf(z), abs=1e-9)
+    assert prior.log_density(prior.value(z)) + np.log(slope) == pytest.approx(before.logpdf(z), abs=1e-8)
+    if prior.boxed:
+        assert np.asarray(box_log_density(z)) == pytest.approx(before.logpdf(z), abs=1e-10)
 
 
 @every
 def test_gradients_are_finite_differences(prior, truth):
     step = 1e-4
-    for z in (-4.0, -1.3, 0.0, 0.7, 4.0):
+    for z in (-2.2, -1.3, 0.0, 0.7, 2.2):
         difference = (prior.value(z + step) - prior.value(z - step)) / (2 * step)
         assert float(jax.grad(prior.value)(z)) == pytest.approx(float(difference), rel=1e-5)
 
@@ -116,7 +151,8 @@ def test_reach_holds_all_values(prior, truth):
     assert prior.support[0] <= low < high <= prior.support[1]
     values = np.asarray(prior.value(np.random.default_rng(1).normal(size=10_000)))
     assert np.all((low <= values) & (values <= high))
-    assert (low, high) == pytest.approx(tuple(truth.ppf(stats.norm.cdf([-FAR, FAR]))), rel=1e-3)
+    ends = truth.support() if prior.boxed else tuple(truth.ppf(stats.norm.cdf([-FAR, FAR])))
+    assert (low, high) == pytest.approx(ends, rel=1e-3)
 
 
 @given(ends=st.tuples(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3)), z=st.floats(-45, 45))

@@ -133,13 +133,13 @@ def _draw(posterior: Posterior, mixture: Mixture, state: Any, key: Array, number
 
     first, second, third = jax.random.split(key, 3)
     z, jumped = _jump(posterior, mixture, state.z, first)
-    k = jax.random.categorical(second, mixture.log_each(z))
+    k = jax.random.categorical(second, mixture.log_narrow(z))
 
     def potential(y):
         point = mixture.place(y, k)
-        each = mixture.log_each(point)
+        each = mixture.log_narrow(point)
         log_likelihood = posterior.log_likelihood(point)
-        density = log_likelihood - 0.5 * jnp.sum(point**2) + each[k] - jax.nn.logsumexp(each)
+        density = log_likelihood + posterior.log_prior(point) + each[k] - jax.nn.logsumexp(each)
         return jnp.where(jnp.isfinite(density), -density, jnp.inf)
 
     start, move = hmc(potential, algo="NUTS")
@@ -149,8 +149,8 @@ def _draw(posterior: Posterior, mixture: Mixture, state: Any, key: Array, number
     ended = move(begun)
     new = mixture.place(ended.z, k)
     # the potential holds more than the likelihood: take the rest away again
-    each = mixture.log_each(new)
-    log_likelihood = -ended.potential_energy + 0.5 * jnp.sum(new**2) - each[k] + jax.nn.logsumexp(each)
+    each = mixture.log_narrow(new)
+    log_likelihood = -ended.potential_energy - posterior.log_prior(new) - each[k] + jax.nn.logsumexp(each)
     pace = PACE / (FORGET + number)
     log_step = state.log_step + jnp.where(adapt, pace * (ended.accept_prob - ACCEPTED), 0.0)
     draw = Draws(
@@ -165,7 +165,7 @@ def _jump(posterior: Posterior, mixture: Mixture, z: Array, key: Array) -> tuple
     points = jnp.concatenate([z[None], jax.vmap(mixture.draw)(jax.random.split(first, JUMPS))])
 
     def weigh(point):
-        return posterior.log_likelihood(point) - 0.5 * jnp.sum(point**2) - mixture.log_density(point)
+        return posterior.log_likelihood(point) + posterior.log_prior(point) - mixture.log_density(point)
 
     log_weight = jax.vmap(weigh)(points)
     winner = jax.random.categorical(second, jnp.where(jnp.isfinite(log_weight), log_weight, -jnp.inf))

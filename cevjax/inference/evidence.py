@@ -44,7 +44,7 @@ def bridge(posterior: Posterior, mixture: Mixture, z: np.ndarray, log_like: np.n
     step = max(1, int(np.ceil(z.shape[0] * z.shape[1] / POINTS)))
     z, log_like = z[:, ::step], log_like[:, ::step]
     flat = z.reshape(-1, z.shape[-1])
-    own = (log_like + log_prior(z)).ravel() - log_density(mixture, flat)
+    own = (log_like + log_prior(posterior, z)).ravel() - log_density(mixture, flat)
     new = draw(posterior, mixture, random_key(seed, BRIDGE), POINTS)
     other = new.log_weight
     effective = max(_effective(own.reshape(z.shape[:2])), 2.0)

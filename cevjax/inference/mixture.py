@@ -58,6 +58,10 @@ class Mixture(NamedTuple):
         volume = jnp.sum(jnp.log(jnp.diagonal(self.inverse, axis1=1, axis2=2)), axis=1)
         return self.log_weight + volume - 0.5 * jnp.sum(y**2, axis=1) - 0.5 * len(z) * np.log(2 * np.pi)
 
+    def log_narrow(self, z: Array) -> Array:
+        """The same without the last component, the wide one."""
+        return self.log_each(z)[:-1]
+
     def log_density(self, z: Array) -> Array:
         """Log density at one point."""
         return jax.nn.logsumexp(self.log_each(z))

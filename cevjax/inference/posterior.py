@@ -8,11 +8,12 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from scipy.special import ndtri
 
 from ..errors import InvalidValueError
 from ..folding import fold
 from ..likelihood import Likelihood, bins, expected_flat
-from ..priors import Prior, check_prior, default_prior
+from ..priors import Prior, box_coordinate, box_log_density, check_prior, default_prior
 from ..registry import check_parameter
 from .fit import problem
 
@@ -44,13 +45,21 @@ class Posterior(eqx.Module):
     def _enumerated(self):
         return enumerate(zip(self.names, self.priors, strict=True))
 
-    def log_likelihood_of_bins(self, z: Array) -> Array:
-        """Of all bins of all measurements, one after the other."""
-        return -bins(self.like, expected_flat(self.like, self.params(z))).nll
+    def log_prior(self, z: Array) -> Array:
+        """Of coordinates."""
+        boxed = np.array([prior.boxed for prior in self.priors])
+        normal, box = z[np.flatnonzero(~boxed)], z[np.flatnonzero(boxed)]
+        return jnp.sum(box_log_density(box)) - 0.5 * jnp.sum(normal**2) - 0.5 * len(normal) * np.log(2 * np.pi)
+
+    def draw_prior(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Random coordinates before the data, shape (count, parameters)."""
+        u = rng.random((count, len(self.priors)))
+        columns = [box_coordinate(x) if p.boxed else ndtri(x) for p, x in zip(self.priors, u.T, strict=True)]
+        return np.stack(columns, axis=1)
 
     def log_likelihood(self, z: Array) -> Array:
         """Of the data, without the auxiliary measurements."""
-        return jnp.sum(self.log_likelihood_of_bins(z))
+        return -jnp.sum(bins(self.like, expected_flat(self.like, self.params(z))).nll)
 
     def values(self, z: np.ndarray) -> dict[str, np.ndarray]:
         """{parameter: values} at coordinates, the last axis of an array."""

@@ -40,7 +40,7 @@ def predict(posterior: Posterior, z: np.ndarray, seed: int) -> Predictive:
     thinned = slice(None, None, max(1, int(np.ceil(chains * draws / POINTS))))
     some = z[:, thinned]
     rng = np.random.default_rng(np.asarray(jax.random.key_data(random_key(seed, PREDICTIVE))))
-    prior = rng.normal(size=(POINTS, d))
+    prior = posterior.draw_prior(rng, POINTS)
     of_bins, expected = expectations(posterior, some.reshape(-1, d))
     _, before = expectations(posterior, prior)
     shape = some.shape[:2]

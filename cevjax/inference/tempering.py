@@ -41,22 +41,18 @@ class Pilot(NamedTuple):
 
     z: np.ndarray
     log_likelihood: np.ndarray
+    log_prior: np.ndarray
     log_proposal: np.ndarray
 
     @property
     def log_weight(self) -> np.ndarray:
         """Of the posterior against what they were drawn from, not normalised."""
-        return log_prior(self.z) + self.log_likelihood - self.log_proposal
+        return self.log_prior + self.log_likelihood - self.log_proposal
 
     @property
     def weights(self) -> np.ndarray:
         """The same as numbers that add up to 1."""
         return np.exp(self.log_weight - logsumexp(self.log_weight))
-
-
-def log_prior(z: np.ndarray) -> np.ndarray:
-    """Of coordinates that are standard normal a priori, the last axis."""
-    return -0.5 * np.sum(z**2, axis=-1) - 0.5 * z.shape[-1] * np.log(2 * np.pi)
 
 
 def pilot(posterior: Posterior, seed: int, particles: int = PARTICLES) -> Pilot:
@@ -65,9 +61,10 @@ def pilot(posterior: Posterior, seed: int, particles: int = PARTICLES) -> Pilot:
     Raises:
         InvalidValueError: the likelihood is not finite anywhere, or the posterior cannot be reached.
     """
-    d, keys = len(posterior.names), jax.random.split(random_key(seed, PILOT), MOST)
-    z = np.asarray(jax.random.normal(keys[0], (particles, d)))
-    points = Pilot(z, log_likelihood(posterior, z), log_prior(z))
+    keys = jax.random.split(random_key(seed, PILOT), MOST)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(keys[0])))
+    z = posterior.draw_prior(rng, particles)
+    points = Pilot(z, *densities(posterior, z), log_prior(posterior, z))
     if not np.any(np.isfinite(points.log_likelihood)):
         raise InvalidValueError("The likelihood is not finite anywhere in the range of the priors.")
     power, kept = 0.0, []
@@ -78,7 +75,7 @@ def pilot(posterior: Posterior, seed: int, particles: int = PARTICLES) -> Pilot:
         if power == 1.0 and len(kept) > LAST:
             break
         points = _joined(kept)
-        log_weight = _powered(points.log_likelihood, power) + log_prior(points.z) - points.log_proposal
+        log_weight = _powered(points.log_likelihood, power) + points.log_prior - points.log_proposal
         mixture = fit_mixture(points.z, _normalised(log_weight), posterior.lead, seed)
         points = draw(posterior, mixture, keys[step], particles)
     else:
@@ -104,7 +101,7 @@ def mixture_of(posterior: Posterior, points: Pilot, seed: int) -> Mixture:
 
 def _power(points: Pilot, last: float) -> float:
     """The highest power of the likelihood that leaves enough of the points effective; no lower than the last one."""
-    base = log_prior(points.z) - points.log_proposal
+    base = points.log_prior - points.log_proposal
 
     def effective(power: float) -> float:
         weights = _normalised(_powered(points.log_likelihood, power) + base)
@@ -127,7 +124,7 @@ def _normalised(log_weight: np.ndarray) -> np.ndarray:
 def draw(posterior: Posterior, mixture: Mixture, key: Array, count: int) -> Pilot:
     """Random points of a mixture, with their likelihood."""
     z, log_proposal = (np.asarray(x) for x in _draw(mixture, key, count))
-    return Pilot(z, log_likelihood(posterior, z), log_proposal)
+    return Pilot(z, *densities(posterior, z), log_proposal)
 
 
 @partial(jax.jit, static_argnames="count")
@@ -138,13 +135,31 @@ def _draw(mixture: Mixture, key: Array, count: int) -> tuple[Array, Array]:
 
 def log_likelihood(posterior: Posterior, z: np.ndarray) -> np.ndarray:
     """Log likelihood of the data at points, shape (points, coordinates); -inf where it is not finite."""
-    n = len(z)
-    padded = np.concatenate([z, np.repeat(z[-1:], -n % BATCH, axis=0)])
-    batches = [padded[i : i + BATCH] for i in range(0, len(padded), BATCH)]
-    found = np.concatenate(in_threads(lambda batch: np.asarray(_evaluate(posterior, batch)), batches))[:n]
-    return np.where(np.isfinite(found), found, -np.inf)
+    return densities(posterior, z)[0]
+
+
+def log_prior(posterior: Posterior, z: np.ndarray) -> np.ndarray:
+    """Log density before the data of coordinates, the last axis."""
+    flat = z.reshape(-1, z.shape[-1])
+    return np.asarray(_log_prior(posterior, flat)).reshape(z.shape[:-1])
 
 
 @eqx.filter_jit
-def _evaluate(posterior: Posterior, z: Array) -> Array:
-    return jax.vmap(posterior.log_likelihood)(jnp.asarray(z))
+def _log_prior(posterior: Posterior, z) -> Array:
+    return jax.vmap(posterior.log_prior)(jnp.asarray(z))
+
+
+def densities(posterior: Posterior, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log likelihood and log prior at points."""
+    n = len(z)
+    padded = np.concatenate([z, np.repeat(z[-1:], -n % BATCH, axis=0)])
+    batches = [padded[i : i + BATCH] for i in range(0, len(padded), BATCH)]
+    found = in_threads(lambda batch: [np.asarray(x) for x in _evaluate(posterior, batch)], batches)
+    likelihood, prior = (np.concatenate(parts)[:n] for parts in zip(*found, strict=True))
+    return np.where(np.isfinite(likelihood), likelihood, -np.inf), prior
+
+
+@eqx.filter_jit
+def _evaluate(posterior: Posterior, z: Array) -> tuple[Array, Array]:
+    z = jnp.asarray(z)
+    return jax.vmap(posterior.log_likelihood)(z), jax.vmap(posterior.log_prior)(z)

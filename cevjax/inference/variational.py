@@ -19,7 +19,7 @@ from ..priors import Prior
 from ..provenance import provenance
 from .posterior import Posterior, folded_posterior, make_posterior
 from .pseudo import check_count, random_key
-from .tempering import log_likelihood, log_prior
+from .tempering import densities
 
 if TYPE_CHECKING:
     from arviz import InferenceData
@@ -114,7 +114,7 @@ def svi(
         losses.append(-float(np.mean(loss)))
     params = inference.get_params(state)
     z, log_guide = _draw(approximation, params, random_key(seed, DRAWS), draws)
-    log_weight = log_likelihood(posterior, z) + log_prior(z) - log_guide
+    log_weight = np.sum(densities(posterior, z), axis=0) - log_guide
     az = posteriors.arviz()
     _, k = az.psislw(log_weight.copy())
     weights = np.exp(log_weight - np.max(log_weight))
@@ -132,8 +132,8 @@ def _model(posterior: Posterior) -> None:
     import numpyro
     import numpyro.distributions as dist
 
-    z: Any = numpyro.sample("z", dist.Normal(jnp.zeros(len(posterior.names)), 1.0).to_event(1))
-    value = posterior.log_likelihood(z)
+    z: Any = numpyro.sample("z", dist.ImproperUniform(dist.constraints.real_vector, (), (len(posterior.names),)))
+    value = posterior.log_likelihood(z) + posterior.log_prior(z)
     numpyro.factor("data", jnp.where(jnp.isfinite(value), value, -1e10))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 from scipy.special import logsumexp
+from standard_normal import StandardNormal
 
 from cevjax.errors import InvalidValueError
 from cevjax.inference.evidence import Evidence, bridge, importance, log_density
@@ -14,7 +15,7 @@ from cevjax.inference.mixture import fit_mixture
 from cevjax.inference.tempering import log_likelihood
 
 
-class Known(eqx.Module):
+class Known(StandardNormal):
     """What the evidence needs of a posterior, with a likelihood that is a mixture of normal densities in z.
 
     Args:
@@ -82,7 +83,7 @@ TWO = Known(
 KNOWN = {"one mode": ONE, "two modes": TWO}
 
 
-class Ring(eqx.Module):
+class Ring(StandardNormal):
     """A likelihood that is a narrow ring."""
 
     radius: float = 2.0
@@ -196,7 +197,7 @@ def test_a_likelihood_times_a_constant(known):
         assert found.log_evidence_error == pytest.approx(expected.log_evidence_error, rel=1e-5)
 
 
-class Shifted(eqx.Module):
+class Shifted(StandardNormal):
     """A posterior with another normalisation of the likelihood."""
 
     posterior: eqx.Module
@@ -214,7 +215,7 @@ class Shifted(eqx.Module):
         return self.posterior.log_likelihood(z) + self.by
 
 
-class Half(eqx.Module):
+class Half(StandardNormal):
     """The likelihood of a normal distribution around zero that is not a number below it."""
 
     value: float
@@ -260,7 +261,7 @@ def test_the_density_of_a_mixture_at_points(known):
 # ------------------------------------------------------------------------------------------------------- without chains
 
 
-class Held(eqx.Module):
+class Held(StandardNormal):
     """A posterior with its first coordinates held."""
 
     whole: eqx.Module
