@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from scipy.special import expit, logsumexp
 
-from .mixture import Mixture
+from .mixture import Mixture, log_density
 from .posterior import Posterior
 from .pseudo import random_key
 from .tempering import draw, log_prior, mixture_of, pilot
@@ -63,14 +62,6 @@ def bridge(posterior: Posterior, mixture: Mixture, z: np.ndarray, log_like: np.n
     variance = np.var(first) / np.mean(first) ** 2 / POINTS
     variance += correlated * np.var(second) / np.mean(second) ** 2 / len(second)
     return Evidence(log_z, float(np.sqrt(variance)))
-
-
-def log_density(mixture: Mixture, z: np.ndarray) -> np.ndarray:
-    """Of a mixture at points."""
-    return np.asarray(_log_density(mixture, z))
-
-
-_log_density = jax.jit(jax.vmap(Mixture.log_density, in_axes=(None, 0)))
 
 
 def _effective(x: np.ndarray) -> float:

@@ -29,8 +29,8 @@ ENOUGH, ROUNDS = 1e-3, 60
 """Gain of a round of the fit, in the mean log density, below which it ends; and the most rounds."""
 INFLATED = 1.15
 """How much wider than the points the components are along the first coordinates: tails must be covered."""
-WIDE, SPREAD = 0.05, 1.5
-"""Weight of the wide component, and how much wider than all points it is."""
+WIDE, SPREAD = 0.05, 2.0
+"""Weight of the wide component, and how much wider than all points it is along the first coordinates."""
 HELD_OUT, AT_MOST = 4, 4096
 """One of so many points judges the number of components; and the most points that are looked at."""
 
@@ -73,6 +73,14 @@ class Mixture(NamedTuple):
         return self.place(jax.random.normal(second, self.mean.shape[1:]), k)
 
 
+def log_density(mixture: Mixture, points: np.ndarray) -> np.ndarray:
+    """Of a mixture at points, shape (points, coordinates)."""
+    return np.asarray(_log_density(mixture, points))
+
+
+_log_density = jax.jit(jax.vmap(Mixture.log_density, in_axes=(None, 0)))
+
+
 def fit_mixture(points: np.ndarray, weights: np.ndarray, lead: int, seed: int, counts=COUNTS) -> Mixture:
     """The mixture that describes weighted points best; the same for the same arguments, to the last bit.
 
@@ -86,7 +94,7 @@ def fit_mixture(points: np.ndarray, weights: np.ndarray, lead: int, seed: int, c
     with matrices().limit(limits=1, user_api="blas"):
         points, weights = _thinned(points, weights / np.sum(weights))
         if lead == 0:
-            return _with_wide(_fit(points, weights, 0, 1, np.random.default_rng(seed)), points, weights)
+            return _with_wide(_fit(points, weights, 0, 1, np.random.default_rng(seed)), points, weights, 0)
         judged = np.arange(len(points)) % HELD_OUT == HELD_OUT - 1
         effective = 1 / np.sum(weights**2)
         best, high = 1, -np.inf
@@ -103,7 +111,7 @@ def fit_mixture(points: np.ndarray, weights: np.ndarray, lead: int, seed: int, c
             best, high = count, score
         parts = _fit(points, weights, lead, best, np.random.default_rng(seed))
         parts.root[:, :, :lead] *= INFLATED
-        return _with_wide(parts, points, weights)
+        return _with_wide(parts, points, weights, lead)
 
 
 def _thinned(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -221,10 +229,11 @@ def _log_each(parts: _Parts, points: np.ndarray, lead: int) -> np.ndarray:
     return found
 
 
-def _with_wide(parts: _Parts, points: np.ndarray, weights: np.ndarray) -> Mixture:
+def _with_wide(parts: _Parts, points: np.ndarray, weights: np.ndarray, lead: int) -> Mixture:
     """The components and the wide one."""
     whole = _moments(points, weights[:, None], points.shape[1])
-    wide = SPREAD * np.linalg.cholesky(whole.covariance[0] + 1e-12 * np.eye(points.shape[1]))
+    wide = np.linalg.cholesky(whole.covariance[0] + 1e-12 * np.eye(points.shape[1]))
+    wide *= np.where(np.arange(points.shape[1]) < lead, SPREAD, INFLATED)
     root, mean = np.concatenate([parts.root, wide[None]]), np.concatenate([parts.mean, whole.mean])
     weight = np.append(parts.weight * (1 - WIDE), WIDE)
     return Mixture(*(jnp.asarray(part) for part in (np.log(weight), mean, root, np.linalg.inv(root))))

@@ -18,7 +18,7 @@ from jax import Array
 from scipy.special import logsumexp
 
 from ..errors import InvalidValueError
-from .mixture import COUNTS, Mixture, fit_mixture
+from .mixture import COUNTS, Mixture, fit_mixture, log_density
 from .pairs import in_threads
 from .posterior import Posterior
 from .pseudo import random_key
@@ -37,7 +37,8 @@ MOST = 60
 
 
 class Pilot(NamedTuple):
-    """Points that represent the posterior: coordinates, log likelihood, log density of what they were drawn from."""
+    """Points that represent the posterior: coordinates, log likelihood, log prior, log density of what they were drawn
+    from."""
 
     z: np.ndarray
     log_likelihood: np.ndarray
@@ -67,14 +68,15 @@ def pilot(posterior: Posterior, seed: int, particles: int = PARTICLES) -> Pilot:
     points = Pilot(z, *densities(posterior, z), log_prior(posterior, z))
     if not np.any(np.isfinite(points.log_likelihood)):
         raise InvalidValueError("The likelihood is not finite anywhere in the range of the priors.")
-    power, kept = 0.0, []
+    power, kept, mixture = 0.0, [], None
     for step in range(1, MOST):
         last, power = power, _power(points, power)
         # at the same power again, all points of that power: forgetting could lose a mode by chance
-        kept = [*kept, points] if last == 1.0 or power < min(1.0, last * FURTHER) else [points]
+        again = last == 1.0 or power < min(1.0, last * FURTHER)
+        kept = [*(kept if again else ()), (points, mixture)]
         if power == 1.0 and len(kept) > LAST:
             break
-        points = _joined(kept)
+        points = _pooled(kept)
         log_weight = _powered(points.log_likelihood, power) + points.log_prior - points.log_proposal
         mixture = fit_mixture(points.z, _normalised(log_weight), posterior.lead, seed)
         points = draw(posterior, mixture, keys[step], particles)
@@ -82,11 +84,23 @@ def pilot(posterior: Posterior, seed: int, particles: int = PARTICLES) -> Pilot:
         raise InvalidValueError(
             f"The posterior was not reached from the prior in {MOST} steps: state priors closer to it."
         )
-    return _joined(kept)
+    return _pooled(kept)
 
 
-def _joined(steps: list[Pilot]) -> Pilot:
-    return Pilot(*(np.concatenate(parts) for parts in zip(*steps, strict=True)))
+def _pooled(kept: list[tuple[Pilot, Mixture | None]]) -> Pilot:
+    """The points of several steps, with equal numbers from each mixture, or from the prior where there is none.
+
+    Each counts as drawn from the average of the mixtures, so that none has a large weight where any of them is good
+    (the deterministic mixture of A. Owen, Y. Zhou, J. Am. Stat. Assoc. 95 (2000) 135).
+    """
+    if len(kept) == 1:
+        return kept[0][0]
+    joined = Pilot(*(np.concatenate(parts) for parts in zip(*(points for points, _ in kept), strict=True)))
+    each = [
+        joined.log_prior if mixture is None else np.concatenate([log_density(mixture, points.z) for points, _ in kept])
+        for _, mixture in kept
+    ]
+    return joined._replace(log_proposal=logsumexp(each, axis=0) - np.log(len(kept)))
 
 
 def _powered(log_likelihood: np.ndarray, power: float) -> np.ndarray:
