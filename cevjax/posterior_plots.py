@@ -5,6 +5,7 @@ Each function draws into a new matplotlib figure and returns it; :func:`cevjax.p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +13,21 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from scipy.ndimage import gaussian_filter
 
 from . import contours, plots
 from .errors import InvalidValueError, check_name
+from .inference import kernel
 from .plots import LABELS, PALETTE, SINGLE_COLUMN, UNITS, draw_polygons, poisson_errors, tint
 from .posteriors import arviz, facts_of, prior_of
-from .priors import LogFlat
+from .priors import LogFlat, Prior
 from .scans import ScanResult
 
 if TYPE_CHECKING:
     from arviz import InferenceData
     from matplotlib.axes import Axes
 
-BINS, SMOOTH = 50, 1.3
-"""Bins of a histogram along an axis, and by how many of them it is smoothed."""
+POINTS = 201
+"""Where a density is evaluated along an axis."""
 LEVELS = (0.6827, 0.90)
 
 
@@ -90,19 +91,22 @@ def _coordinate(result: InferenceData, name: str) -> np.ndarray:
 def _extent(x: np.ndarray, prior: Any, log: bool) -> tuple[float, float]:
     """Where nearly all draws are, with a margin, within the support of the prior."""
     low, high = np.quantile(x, [0.0005, 0.9995])
-    margin = 0.08 * max(high - low, 1e-300)
-    ends = np.array(prior.support, float)
-    ends = np.log10(ends) if log else ends
+    margin, ends = 0.08 * max(high - low, 1e-300), _ends(prior, log)
     return max(low - margin, ends[0]), min(high + margin, ends[1])
+
+
+def _ends(prior: Prior, log: bool) -> tuple[float, float]:
+    """Of the support, on the axis."""
+    low, high = prior.support
+    return (math.log10(low), math.log10(high)) if log else (low, high)
 
 
 def _marginal(ax: Axes, result: InferenceData, name: str, colour: str) -> None:
     log, prior, x = _logarithmic(result, name), prior_of(result, name), _coordinate(result, name)
     low, high = _extent(x, prior, log)
-    counts, edges = np.histogram(x, bins=BINS, range=(low, high))
-    density = gaussian_filter(counts.astype(float), SMOOTH, mode="reflect") / len(x) / np.diff(edges)
-    centres = (edges[1:] + edges[:-1]) / 2
-    shown = 10**centres if log else centres
+    at = np.linspace(low, high, POINTS)
+    density = kernel.density(x[:, None], [at], [_ends(prior, log)])
+    shown = 10**at if log else at
     before = np.exp(prior.log_density(shown)) * (shown * np.log(10) if log else 1.0)
     ax.plot(shown, density, color=colour, linewidth=1.2)
     ax.fill_between(shown, density, color=tint(colour, 1, 2), linewidth=0)
@@ -112,13 +116,14 @@ def _marginal(ax: Axes, result: InferenceData, name: str, colour: str) -> None:
     ax.set_yticks([])
 
 
-def density(result: InferenceData, names: tuple[str, str]) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """The smoothed histogram of two parameters: edges (logarithms, on logarithmic axes), and probabilities."""
-    columns = [_coordinate(result, name) for name in names]
-    ranges = [_extent(x, prior_of(result, n), _logarithmic(result, n)) for x, n in zip(columns, names, strict=True)]
-    counts, x, y = np.histogram2d(*columns, bins=BINS, range=ranges)
-    smooth = gaussian_filter(counts, SMOOTH, mode="reflect")
-    return (x, y), smooth / np.sum(smooth)
+def density(result: InferenceData, names: tuple[str, str]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Probabilities of two parameters on a grid: its axes (logarithms, on logarithmic ones), and one for each point."""
+    logs = [_logarithmic(result, name) for name in names]
+    columns, priors = [_coordinate(result, name) for name in names], [prior_of(result, name) for name in names]
+    parts = list(zip(columns, priors, logs, strict=True))
+    axes = [np.linspace(*_extent(*part), POINTS) for part in parts]
+    found = kernel.density(np.stack(columns, axis=1), axes, [_ends(prior, log) for _, prior, log in parts])
+    return axes, found / np.sum(found)
 
 
 def height(probabilities: np.ndarray, cl: float) -> float:
@@ -132,16 +137,15 @@ def height(probabilities: np.ndarray, cl: float) -> float:
 
 
 def _region(ax: Axes, result: InferenceData, names: tuple[str, str], levels: Sequence[float], colour: str) -> None:
-    edges, probabilities = density(result, names)
-    centres = [(e[1:] + e[:-1]) / 2 for e in edges]
-    shown = [10**c if _logarithmic(result, n) else c for c, n in zip(centres, names, strict=True)]
+    axes, probabilities = density(result, names)
+    shown = [10**x if _logarithmic(result, name) else x for x, name in zip(axes, names, strict=True)]
     heights = [height(probabilities, level) for level in levels]
     top = probabilities.max() * 1.01
     for k in reversed(range(len(levels))):
         ax.contourf(*shown, probabilities.T, levels=[heights[k], top], colors=[tint(colour, k, len(levels))])
     ax.contour(*shown, probabilities.T, levels=sorted(set(heights)), colors=[colour], linewidths=0.8)
-    for which, name, edge in zip("xy", names, edges, strict=True):
-        getattr(ax, f"set_{which}lim")(*(10 ** edge[[0, -1]] if _logarithmic(result, name) else edge[[0, -1]]))
+    for which, x in zip("xy", shown, strict=True):
+        getattr(ax, f"set_{which}lim")(x[0], x[-1])
 
 
 def _label(result: InferenceData, name: str) -> str:

@@ -43,7 +43,7 @@ class Prior(abc.ABC):
 
     @abc.abstractmethod
     def value(self, z: ArrayLike) -> Array:
-        """The value at a coordinate that is standard normal."""
+        """The value at a coordinate."""
 
     @property
     def boxed(self) -> bool:

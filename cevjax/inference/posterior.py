@@ -1,4 +1,4 @@
-"""The posterior of a likelihood in coordinates that are standard normal a priori."""
+"""The posterior of a likelihood in coordinates without bounds and units."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ counts."""
 class Posterior(eqx.Module):
     r"""The posterior density of the sampled parameters: likelihood of the data times priors.
 
-    The auxiliary measurement of a nuisance is its prior. The density is one of coordinates z, in which each prior is
-    standard normal, :math:`\ln p(z) = \ln L - z^2/2 - (d/2)\ln 2\pi`, with the priors normalised: so the evidence is
-    its integral. The likelihood is relative to that of the saturated model, as everywhere.
+    The auxiliary measurement of a nuisance is its prior. The density is one of the coordinates z of the
+    :mod:`~cevjax.priors`, :math:`\ln p(z) = \ln L(\theta(z)) + \sum_i \ln \pi_i(z_i)`, with normalised priors: so
+    the evidence is its integral. The likelihood is relative to that of the saturated model, as everywhere.
     """
 
     like: Likelihood
@@ -46,7 +46,7 @@ class Posterior(eqx.Module):
         return enumerate(zip(self.names, self.priors, strict=True))
 
     def log_prior(self, z: Array) -> Array:
-        """Of coordinates."""
+        """Logarithm of the normalised density of coordinates before the data."""
         boxed = np.array([prior.boxed for prior in self.priors])
         normal, box = z[np.flatnonzero(~boxed)], z[np.flatnonzero(boxed)]
         return jnp.sum(box_log_density(box)) - 0.5 * jnp.sum(normal**2) - 0.5 * len(normal) * np.log(2 * np.pi)
