@@ -239,8 +239,9 @@ def test_predictive_bands_hold_the_data(result):
     assert np.sum(~inside) <= 1
 
 
-def test_density_integrates_to_the_histogram():
-    p = np.array([[0.1, 0.2], [0.3, 0.4]])
-    assert posterior_plots.height(p, 0.4) == 0.4
-    assert posterior_plots.height(p, 0.7) == 0.3
-    assert posterior_plots.height(p, 1.0) == 0.1
+def test_the_densest_region_holds_its_part_of_the_draws(result):
+    names = ("eps_dV_ee", posteriors.facts_of(result)["nuisances"][0])
+    axes, density, at_draws = posterior_plots.density(result, names)
+    assert np.sum(density) * np.prod([x[1] - x[0] for x in axes]) == pytest.approx(1, abs=0.02)
+    for cl in (0.3, 0.68, 0.9):
+        assert np.mean(at_draws > posterior_plots.height(at_draws, cl)) == pytest.approx(cl, abs=1e-3)
