@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.special import softmax
 
-from .mixture import COUNTS, INFLATED, Mixture, fit_mixture
+from .mixture import INFLATED, Mixture, fit_mixture
 
 CELL, MOST = 0.5, 2000
 """Cells of the histogram that is smoothed, in widths of the kernel; and the most of them along an axis."""
@@ -17,8 +17,8 @@ OUT = 4.0
 """How far the kernel reaches, in its widths."""
 SHARE = 1e-3
 """Part of a draw below which it does not count for a component."""
-FEW = (1, 2, 4)
-"""Numbers of components that are tried in one dimension, where a flat density would look rough with more."""
+COUNTS = ((1, 2, 4), (1, 2, 4, 8))
+"""Numbers of components that are tried in one and in two dimensions: with more, a flat density would look rough."""
 
 Bounds = Sequence[tuple[float, float]]
 
@@ -44,7 +44,7 @@ def density(points: np.ndarray, axes: Sequence[np.ndarray], support: Bounds) -> 
     """
     n, d = points.shape
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-    mixture = fit_mixture(points, np.full(n, 1 / n), d, 0, FEW if d == 1 else COUNTS)
+    mixture = fit_mixture(points, np.full(n, 1 / n), d, 0, COUNTS[d - 1])
     shares = softmax(np.asarray(_log_narrow(mixture, points)), axis=1)
     found = np.zeros(grid.shape[:-1])
     for share, root in zip(shares.T, np.asarray(mixture.root) / INFLATED, strict=False):
