@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 R_HAT, ESS, DIVERGING, BFMI = 1.01, 400.0, 0.03, 0.2
 """What is good: split R-hat at most, bulk and tail effective size at least, part of divergent transitions at most, and
 Bayesian fraction of missing information at least."""
+WORST = {"r_hat": max, "ess_bulk": min, "ess_tail": min}
+"""Columns of :func:`summary` that are judged, and which value of them is the worst."""
+Table = dict[str, dict[str, Any]]
 
 
 def arviz() -> Any:
@@ -106,14 +109,14 @@ def facts_of(result: InferenceData) -> dict[str, Any]:
         raise InvalidValueError("Argument `result` must be what cevjax.sample returned.") from None
 
 
-def summary(result: InferenceData) -> dict[str, dict[str, float | list[float]]]:
+def summary(result: InferenceData) -> Table:
     """{parameter: mean, standard deviation, 90 % highest-density interval, effective sizes, R-hat}.
 
     The parameters of interest come first. For several modes ``hdi90_pieces`` has the pieces of the densest 90 %.
     """
     az, facts = arviz(), facts_of(result)
     names = [*facts["free"], *facts["nuisances"]]
-    table: dict[str, dict[str, Any]] = {}
+    table: Table = {}
     bulk, tail = (az.ess(result, var_names=names, method=method) for method in ("bulk", "tail"))
     r_hat = az.rhat(result, var_names=names) if facts["chains"] > 1 or facts["draws"] >= 8 else None
     for name in names:
@@ -158,11 +161,13 @@ def _densest(density: np.ndarray, counts: np.ndarray, cl: float) -> np.ndarray:
 
 def diagnostics(result: InferenceData) -> dict[str, Any]:
     """Worst R-hat and effective sizes, divergent transitions, lowest BFMI, part of draws that jumped."""
-    table, stats = summary(result), result["sample_stats"]
+    return _diagnostics(result, summary(result))
+
+
+def _diagnostics(result: InferenceData, table: Table) -> dict[str, Any]:
+    stats = result["sample_stats"]
     return {
-        "r_hat": max(float(row["r_hat"]) for row in table.values()),  # type: ignore[arg-type]
-        "ess_bulk": min(float(row["ess_bulk"]) for row in table.values()),  # type: ignore[arg-type]
-        "ess_tail": min(float(row["ess_tail"]) for row in table.values()),  # type: ignore[arg-type]
+        **{key: table[_worst(table, key)][key] for key in WORST},
         "divergences": int(np.sum(stats["diverging"].values)),
         "diverging": float(np.mean(stats["diverging"].values)),
         "bfmi": float(np.min(arviz().bfmi(result))),
@@ -170,13 +175,19 @@ def diagnostics(result: InferenceData) -> dict[str, Any]:
     }
 
 
-def judge(result: InferenceData, found: Mapping[str, Any] | None = None) -> list[str]:
+def _worst(table: Table, key: str) -> str:
+    """The parameter that is worst in something."""
+    return WORST[key](table, key=lambda name: table[name][key])
+
+
+def judge(result: InferenceData) -> list[str]:
     """What is wrong with a result, in words; nothing if it is good."""
-    found, facts = found or diagnostics(result), facts_of(result)
-    worst = {
-        key: max(summary(result).items(), key=lambda row: sign * float(row[1][key]))[0]  # type: ignore[arg-type]
-        for key, sign in (("r_hat", 1), ("ess_bulk", -1), ("ess_tail", -1))
-    }
+    table = summary(result)
+    return _judge(facts_of(result), table, _diagnostics(result, table))
+
+
+def _judge(facts: Mapping[str, Any], table: Table, found: Mapping[str, Any]) -> list[str]:
+    worst = {key: _worst(table, key) for key in WORST}
     complaints = []
     if not found["r_hat"] <= R_HAT:
         complaints.append(f"the chains disagree: R-hat of {worst['r_hat']} is {found['r_hat']:.3f}, more than {R_HAT}")
@@ -200,13 +211,14 @@ def judge(result: InferenceData, found: Mapping[str, Any] | None = None) -> list
 
 def to_dict(result: InferenceData, like: Likelihood) -> dict[str, Any]:
     """The fields of the JSON output."""
-    facts, found = facts_of(result), diagnostics(result)
+    facts, table = facts_of(result), summary(result)
+    found = _diagnostics(result, table)
     return {
         **describe(like, "sample"),
         **{key: facts[key] for key in ("priors", "chains", "draws", "seed", "method", "accuracy")},
-        "parameters": summary(result),
+        "parameters": table,
         **found,
-        "complaints": judge(result, found),
+        "complaints": _judge(facts, table, found),
         "log_evidence": facts["log_evidence"],
         "log_evidence_error": facts["log_evidence_error"],
         **information_criteria(result),

@@ -162,6 +162,14 @@ def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any
             return list(pool.map(function, items))
 
 
+def in_batches(function: Callable[[np.ndarray], Sequence[Any]], rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """What a compiled function of ``size`` rows makes of any number of them: each of its arrays for all rows."""
+    padded = np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % size, axis=0)])
+    batches = [padded[i : i + size] for i in range(0, len(padded), size)]
+    found = in_threads(lambda batch: [np.asarray(part) for part in function(batch)], batches)
+    return [np.concatenate(parts)[: len(rows)] for parts in zip(*found, strict=True)]
+
+
 matrices = cache(ThreadpoolController)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..likelihood import Likelihood, bins, expected_flat
-from .pairs import in_threads
+from .pairs import in_batches
 from .posterior import Posterior
 from .pseudo import random_key
 
@@ -57,11 +58,8 @@ def predict(posterior: Posterior, z: np.ndarray, seed: int) -> Predictive:
 
 def expectations(posterior: Posterior, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Log likelihood and expected counts of all bins at points, shape (points, parameters)."""
-    padded = np.concatenate([z, np.repeat(z[-1:], -len(z) % BATCH, axis=0)])
-    batches = [padded[i : i + BATCH] for i in range(0, len(padded), BATCH)]
-    found = in_threads(lambda batch: tuple(np.asarray(x) for x in _expectations(posterior, batch)), batches)
-    log_likelihood, expected = (np.concatenate(parts)[: len(z)] for parts in zip(*found, strict=True))
-    return log_likelihood, expected
+    of_bins, expected = in_batches(partial(_expectations, posterior), z, BATCH)
+    return of_bins, expected
 
 
 @eqx.filter_jit

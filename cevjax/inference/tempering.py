@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from scipy.special import logsumexp
 
 from ..errors import InvalidValueError
 from .mixture import COUNTS, Mixture, fit_mixture, log_density
-from .pairs import in_threads
+from .pairs import in_batches
 from .posterior import Posterior
 from .pseudo import random_key
 
@@ -165,15 +166,11 @@ def _log_prior(posterior: Posterior, z) -> Array:
 
 def densities(posterior: Posterior, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Log likelihood and log prior at points."""
-    n = len(z)
-    padded = np.concatenate([z, np.repeat(z[-1:], -n % BATCH, axis=0)])
-    batches = [padded[i : i + BATCH] for i in range(0, len(padded), BATCH)]
-    found = in_threads(lambda batch: [np.asarray(x) for x in _evaluate(posterior, batch)], batches)
-    likelihood, prior = (np.concatenate(parts)[:n] for parts in zip(*found, strict=True))
+    likelihood, prior = in_batches(partial(_evaluate, posterior), z, BATCH)
     return np.where(np.isfinite(likelihood), likelihood, -np.inf), prior
 
 
 @eqx.filter_jit
-def _evaluate(posterior: Posterior, z: Array) -> tuple[Array, Array]:
+def _evaluate(posterior: Posterior, z: ArrayLike) -> tuple[Array, Array]:
     z = jnp.asarray(z)
     return jax.vmap(posterior.log_likelihood)(z), jax.vmap(posterior.log_prior)(z)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -71,8 +72,8 @@ def svi(
 
     Args:
         like, free, priors, values, exact: as in :func:`cevjax.sample`.
-        guide: ``normal``, a multivariate normal distribution in coordinates that are standard normal a priori; or
-            ``flow``, two inverse autoregressive flows there.
+        guide: ``normal``, a multivariate normal distribution in the coordinates of :mod:`~cevjax.priors`; or ``flow``,
+            two inverse autoregressive flows there.
         steps: of Adam, with 16 random points each, at a rate that falls to a hundredth (cosine).
         rate: that of the first step.
         draws: of the guide.
@@ -122,13 +123,13 @@ def svi(
         posterior={name: x[None] for name, x in posterior.values(z).items()},
         sample_stats={"log_weight": log_weight[None]},
     )
-    found.attrs["facts"] = posteriors.json.dumps({**provenance(like, "svi"), "guide": guide, "seed": seed})
+    found.attrs["facts"] = json.dumps({**provenance(like, "svi"), "guide": guide, "seed": seed})
     effective = float(np.sum(weights) ** 2 / np.sum(weights**2) / draws)
     return Guided(found, np.array(losses), float(k), effective, time.perf_counter() - began)
 
 
 def _model(posterior: Posterior) -> None:
-    """The posterior in coordinates that are standard normal a priori."""
+    """The posterior in its coordinates."""
     import numpyro
     import numpyro.distributions as dist
 
