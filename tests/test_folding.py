@@ -116,7 +116,6 @@ SLOW = {
     "csi angle": (CSI, "sm", ANGLE, (), {}),
     "csi angle, between": (CSI, "sm", {"sin2_theta_w": (0.05, 0.5)}, (), {}),
     "csi radius": (CSI, "sm", RADIUS, (), {}),
-    "csi radii, one free": (CSI, "sm", {"R_n_Cs133": np.linspace(3.0, 8.0, 41)}, ("R_n_I127",), {}),
     "csi vector": (CSI, "vector", VECTOR, (), {}),
     "csi charge radii": (CSI, "radius", RADII, (), {}),
     "csi charge radii, one free": (CSI, "radius", {"r2_nu_ee": np.linspace(-1e-31, 1e-31, 41)}, ("r2_nu_mumu",), {}),
@@ -125,14 +124,12 @@ SLOW = {
     "csi sterile": (CSI, "sterile", WAVE, (), {}),
     "csi nsi, one free": (CSI, "nsi", {"eps_uV_ee": np.linspace(-0.5, 0.5, 41)}, ("eps_dV_ee",), {}),
     "csi nsi, between": (CSI, "nsi", {"eps_uV_ee": (-0.5, 0.5), "eps_dV_ee": (-0.5, 0.5)}, (), {}),
-    "csi nsi 2211": (CSI, "nsi", PLANE, (), {"statistic": "2211.11905"}),
     "csi nsi 2211-shape": (CSI, "nsi", PLANE, (), {"statistic": "2211.11905-shape"}),
     "csi nsi 2303": (CSI, "nsi", PLANE, (), {"statistic": "2303.09360"}),
     "csi17 nsi": (CSI17, "nsi", PLANE, (), {}),
     "lar nsi": (LAR, "nsi", PLANE, (), {}),
     "lar angle 2211": (LAR, "sm", ANGLE, (), {"statistic": "2211.11905"}),
     "lar vector": (LAR, "vector", VECTOR, (), {}),
-    "lar charge radii": (LAR, "radius", RADII, (), {}),
     "dresden nsi": (DRESDEN, "nsi", PLANE, (), {}),
     "dresden moment": (DRESDEN, "magnetic", {"mu_nu_e": np.linspace(0.0, 1e-9, 31)}, (), {"quenching": "ybe"}),
     "dresden vector": (DRESDEN, "vector", WEAK_VECTOR, (), {}),
@@ -140,7 +137,6 @@ SLOW = {
     "conus charge radii": (CONUS, "radius", {"r2_nu_ee": np.linspace(-1e-31, 1e-31, 41)}, (), {}),
     "conus sterile": (CONUS, "sterile", WAVE, (), {}),
     "conus vector": (CONUS, "vector", WEAK_VECTOR, (), {}),
-    "joint nsi": (f"{CSI}+{LAR}+{DRESDEN}", "nsi", PLANE, (), {}),
 }
 
 
@@ -423,14 +419,13 @@ def test_more_exposure_folds_too():
 
 EVERY = {
     "csi": (CSI, {"es": True}),
-    **{f"csi {s}": (CSI, {"statistic": s, "es": True}) for s in ("2211.11905", "2211.11905-shape", "2303.09360")},
+    "csi 2211.11905-shape": (CSI, {"statistic": "2211.11905-shape", "es": True}),
     "csi17": (CSI17, {}),
     "lar": (LAR, {}),
     **{f"lar {s}": (LAR, {"statistic": s}) for s in ("2211.11905", "2005.01645", "2003.10630")},
     "dresden": (DRESDEN, {"es": True}),
     "dresden 2205": (DRESDEN, {"statistic": "2205.09484", "es": True}),
     "conus": (CONUS, {"es": True}),
-    "joint": (f"{CSI}+{LAR}+{DRESDEN}+{CONUS}", {}),
 }
 
 

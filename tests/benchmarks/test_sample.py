@@ -1,6 +1,6 @@
 """Effective draws a second, beside emcee on the NumPy likelihood: the same posterior, the same machine, the same run.
 
-    pytest tests/benchmarks/test_sample.py -n 0 -m benchmark --benchmark-enable --benchmark-columns=median,iqr,rounds
+    pytest tests/benchmarks/test_sample.py -n 0 -s -m benchmark --benchmark-enable --benchmark-columns=median,iqr,rounds
 
 Compilation is not timed; all else is: folding, pilot, warm-up, draws, evidence, predictions. Effective draws are the
 lowest bulk effective size of all parameters (ArviZ).
@@ -33,11 +33,11 @@ def lowest_ess(draws):
     return min(float(x) for x in found.data_vars.values())
 
 
-def note(benchmark, draws, seconds=None):
-    effective, seconds = lowest_ess(draws), seconds or (benchmark.stats.stats.median if benchmark.stats else np.nan)
+def report(benchmark, effective):
+    seconds = benchmark.stats.stats.median if benchmark.stats else np.nan
     benchmark.extra_info["effective"] = round(effective)
     benchmark.extra_info["effective_a_second"] = effective / seconds
-    benchmark.name += f" [{effective / seconds:.1f} effective draws a second]"
+    print(f"\n{benchmark.name}: {effective:.0f} effective draws in {seconds:.1f} s, {effective / seconds:.1f} a second")
 
 
 def values(result):
@@ -56,7 +56,7 @@ def test_sample(benchmark, chains, draws, exact):
 
     run()
     result = benchmark.pedantic(run, rounds=3)
-    note(benchmark, values(result))
+    report(benchmark, lowest_ess(values(result)))
 
 
 @pytest.mark.benchmark(group="posterior of the weak mixing angle and nine nuisances, CsI")
@@ -80,10 +80,7 @@ def test_emcee(benchmark):
     benchmark.pedantic(lambda: sampler.run_mcmc(start, 1500), rounds=1)
     chain = sampler.get_chain()  # steps, walkers, parameters
     effective = chain.shape[0] * chain.shape[1] / float(np.max(sampler.get_autocorr_time(tol=0)))
-    seconds = benchmark.stats.stats.median if benchmark.stats else np.nan
-    benchmark.extra_info["effective"] = round(effective)
-    benchmark.extra_info["effective_a_second"] = effective / seconds
-    benchmark.name += f" [{effective / seconds:.1f} effective draws a second]"
+    report(benchmark, effective)
 
 
 @pytest.mark.benchmark(group="two bands of NSI, all nuisances")
@@ -97,7 +94,7 @@ def test_two_bands(benchmark, names):
 
     run()
     result = benchmark.pedantic(run, rounds=1)
-    note(benchmark, values(result))
+    report(benchmark, lowest_ess(values(result)))
 
 
 @pytest.mark.benchmark(group="pilot: from the prior to the posterior, two bands of NSI, CsI")
