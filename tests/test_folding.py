@@ -112,15 +112,12 @@ CASES = {
     "conus angle": (CONUS, "sm", ANGLE, (), {}),
 }
 SLOW = {
-    "csi17 radius": (CSI17, "sm", RADIUS, (), {}),
     "csi angle": (CSI, "sm", ANGLE, (), {}),
     "csi angle, between": (CSI, "sm", {"sin2_theta_w": (0.05, 0.5)}, (), {}),
     "csi radius": (CSI, "sm", RADIUS, (), {}),
     "csi vector": (CSI, "vector", VECTOR, (), {}),
     "csi charge radii": (CSI, "radius", RADII, (), {}),
-    "csi charge radii, one free": (CSI, "radius", {"r2_nu_ee": np.linspace(-1e-31, 1e-31, 41)}, ("r2_nu_mumu",), {}),
     "csi moments": (CSI, "magnetic", MOMENTS, (), {}),
-    "csi moments, one free": (CSI, "magnetic", {"mu_nu_mu": np.linspace(0.0, 5e-9, 31)}, ("mu_nu_e",), {}),
     "csi sterile": (CSI, "sterile", WAVE, (), {}),
     "csi nsi, one free": (CSI, "nsi", {"eps_uV_ee": np.linspace(-0.5, 0.5, 41)}, ("eps_dV_ee",), {}),
     "csi nsi, between": (CSI, "nsi", {"eps_uV_ee": (-0.5, 0.5), "eps_dV_ee": (-0.5, 0.5)}, (), {}),
@@ -129,12 +126,10 @@ SLOW = {
     "csi17 nsi": (CSI17, "nsi", PLANE, (), {}),
     "lar nsi": (LAR, "nsi", PLANE, (), {}),
     "lar angle 2211": (LAR, "sm", ANGLE, (), {"statistic": "2211.11905"}),
-    "lar vector": (LAR, "vector", VECTOR, (), {}),
     "dresden nsi": (DRESDEN, "nsi", PLANE, (), {}),
     "dresden moment": (DRESDEN, "magnetic", {"mu_nu_e": np.linspace(0.0, 1e-9, 31)}, (), {"quenching": "ybe"}),
     "dresden vector": (DRESDEN, "vector", WEAK_VECTOR, (), {}),
     "dresden fissions": (DRESDEN, "sm", ANGLE, ("dresden_fission_U235",), {}),
-    "conus charge radii": (CONUS, "radius", {"r2_nu_ee": np.linspace(-1e-31, 1e-31, 41)}, (), {}),
     "conus sterile": (CONUS, "sterile", WAVE, (), {}),
     "conus vector": (CONUS, "vector", WEAK_VECTOR, (), {}),
 }
@@ -476,8 +471,9 @@ def test_components_depend_on_nothing_that_they_do_not_name(likelihood, case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", EVERY)
+@pytest.mark.parametrize("case", [case for case in EVERY if case not in ("dresden 2205", "conus")])
 def test_components_depend_on_nothing_that_they_do_not_name_whatever_acts(case):
+    """Germanium at one reactor stands for that at the other."""
     (names, choices), (acting, values) = EVERY[case], everything()
     assert_names_are_complete(cevjax.Likelihood([cevjax.load(n, **choices) for n in names.split("+")], acting), values)
 

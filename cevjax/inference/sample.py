@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,6 +145,7 @@ class SampleJob(Sequel):
     draws: int
     seed: int
     exact: bool
+    _mixtures: list[Mixture] = field(default_factory=list, init=False, repr=False)
 
     @cached_property
     def folded(self) -> Posterior:
@@ -189,10 +190,10 @@ class SampleJob(Sequel):
     def acting(self, points: Columns) -> tuple[Posterior, Mixture]:
         """The posterior that is evaluated and the mixture that describes it, from the columns of the pilot."""
         posterior = self.posterior if points["exact"][0] else self.folded
-        if "mixture" not in self.__dict__:  # kept: it is asked for by every chunk
+        if not self._mixtures:  # every chunk asks for it
             described = Pilot(*(points[name] for name in Pilot._fields))
-            object.__setattr__(self, "mixture", mixture_of(posterior, described, self.seed))
-        return posterior, self.__dict__["mixture"]
+            self._mixtures.append(mixture_of(posterior, described, self.seed))
+        return posterior, self._mixtures[0]
 
     def _pilot(self) -> Columns:
         deviation, exact = 0.0, self.exact

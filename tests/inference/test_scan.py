@@ -303,7 +303,6 @@ def test_a_light_vector_with_its_coupling_free(csi_likelihood):
         (CSI, "light-vector", {"m_zprime": np.geomspace(0.1, 1e4, 24), "g_zprime": np.geomspace(1e-6, 1e-1, 33)}),
         (CSI, "sterile", {"dm2_41": np.geomspace(0.1, 200, 33), "sin2_2theta": np.linspace(0, 1, 32)}),
         (CSI, "charge-radius", {"r2_nu_ee": RADII[::2], "r2_nu_mumu": RADII}),
-        (CSI, "dipole-portal", {"m_4": np.geomspace(0.1, 50, 17), "mu_nu4_mu": np.geomspace(1e-10, 1e-7, 33)}),
         (LAR, "nsi", {"eps_uV_ee": np.linspace(-1, 1, 17), "eps_dV_ee": np.linspace(-1, 1, 33)}),
         (DRESDEN, "light-scalar", {"m_phi": np.geomspace(0.01, 1e2, 17), "g_phi": np.geomspace(1e-8, 1e-5, 33)}),
         (DRESDEN, "magnetic-moment", {"mu_nu_e": np.linspace(0, 1e-9, 65)}),

@@ -20,7 +20,7 @@ def test_one_mode_against_chains(like, guide):
         mine, theirs = (x[name].values.ravel() for x in (found.draws.posterior, chains.posterior))
         assert np.mean(mine) == pytest.approx(np.mean(theirs), abs=0.1 * np.std(theirs)), name
         assert np.std(mine) == pytest.approx(np.std(theirs), rel=0.08), name
-    assert found.good and found.pareto_k < 0.7
+    assert found.good and found.pareto_k < 0.7 and found.missed < 0.01
     assert found.effective > 0.8
     evidence = cevjax.posteriors.facts_of(chains)["log_evidence"]
     assert found.elbo[-1] == pytest.approx(evidence, abs=0.1)
@@ -29,8 +29,13 @@ def test_one_mode_against_chains(like, guide):
 
 @pytest.mark.slow
 def test_two_bands_are_too_much_for_a_normal_guide(csi_likelihood):
-    found = cevjax.svi(csi_likelihood("default", nsi=True), ("eps_uV_ee", "eps_dV_ee"), seed=1)
-    assert not found.good or found.effective < 0.3
+    """It settles in one, where its weights look good; but half of the posterior is elsewhere."""
+    found = cevjax.svi(csi_likelihood(nsi=True), ("eps_uV_ee", "eps_dV_ee"), seed=1)
+    up, down = (found.draws.posterior[name].values for name in ("eps_uV_ee", "eps_dV_ee"))
+    upper = np.mean(up + 1.1 * down > 0.2)
+    assert min(upper, 1 - upper) < 0.02
+    assert 0.3 < found.missed < 0.7
+    assert not found.good
 
 
 def test_same_seed_same_draws(like):
