@@ -83,8 +83,8 @@ def sample(
     >>> import cevjax
     >>> like = cevjax.Likelihood([cevjax.load("coherent-csi-2021", statistic="2303.09360")], cevjax.StandardModel())
     >>> result = cevjax.sample(like, free=("sin2_theta_w",), chains=2, draws=250, seed=1)
-    >>> round(float(result.posterior["sin2_theta_w"].mean()), 2)
-    0.23
+    >>> round(float(result.posterior["sin2_theta_w"].mean()), 1)
+    0.2
     """
     began = time.perf_counter()
     posterior = make_posterior(like, free, priors, values)
