@@ -110,7 +110,7 @@ def test_densities_of_values_are_those_of_coordinates(prior, truth):
     """The change of variables: p(theta) |d theta / d z| is the density of z, normal or that of the box."""
     before, z = of_coordinate(prior)
     slope = np.asarray(jax.vmap(jax.grad(prior.value))(jnp.asarray(z)))
-    assert prior.log_density(prior.value(z)) + np.log(slope) == pytest.approx(before.logpdf(z), abs=1e-8)
+    assert prior.log_density(prior.value(z)) + np.log(slope) == pytest.approx(before.logpdf(z), abs=1e-9)
     if prior.boxed:
         assert np.asarray(box_log_density(z)) == pytest.approx(before.logpdf(z), abs=1e-10)
 
