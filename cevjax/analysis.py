@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -220,12 +222,31 @@ def build_likelihood(
     return like if asimov is None else like.asimov(like.nominal(**asimov))
 
 
-def read_commands(file: Path, commands: Mapping[str, Any], resume: bool = False) -> list[list[str]]:
-    """The words of each command of an analysis file.
+class Run(NamedTuple):
+    """One command of an analysis file: its table's name, its variant, and its words."""
+
+    base: str
+    variant: str
+    words: list[str]
+
+    @property
+    def name(self) -> str:
+        """That of the table, and of the variant."""
+        return f"{self.base}-{self.variant}" if self.variant else self.base
+
+
+NOT_RUNS = ("study", "row")
+"""Tables of an analysis file that say what its results are compared with (:mod:`cevjax.studies`)."""
+
+
+def read_runs(file: Path, commands: Mapping[str, Any], resume: bool = False) -> list[Run]:
+    """The commands of an analysis file.
 
     The file holds tables ``[[run]]``, each with its ``command`` and that command's options by their long names: a
     repeatable one as a list, ``NAME=VALUE`` options as a table, a switch as true or false. Keys before the first table
-    are for all commands that have such an option.
+    are for all commands that have such an option. ``name`` is what a run is called, and what ``{name}`` in a text
+    stands for. ``variants`` are names of tables ``[variant.NAME]`` with further options: the command is run with each
+    in turn, or with each combination if there are several lists of them; lists and tables add up.
 
     Args:
         file: to read.
@@ -234,49 +255,92 @@ def read_commands(file: Path, commands: Mapping[str, Any], resume: bool = False)
 
     Raises:
         InvalidValueError: the file is missing, is no TOML, or a value is not of the kind that is wanted.
-        UnknownNameError: no such command or option; the message offers the nearest.
+        UnknownNameError: no such command, option or variant; the message offers the nearest.
     """
-    try:
-        content = read_toml(file)
-    except FileNotFoundError:
-        raise InvalidValueError(f"Analysis file {file} does not exist.") from None
-    except (OSError, UnicodeDecodeError, TOMLDecodeError) as error:
-        raise InvalidValueError(f"Analysis file {file} cannot be read as TOML: {error}.") from None
+    content = read_analysis(file)
+    for table in NOT_RUNS:
+        content.pop(table, None)
+    variants = content.pop("variant", {})
     runs = content.pop("run", None)
     if runs is None:
         runs, content = [content], {}
     if not isinstance(runs, list) or not runs or not all(isinstance(entry, dict) for entry in runs):
         raise InvalidValueError(f"Analysis file {file} must hold tables [[run]], each with a `command`.")
-    known = {name: command for name, command in commands.items() if name not in ("run", "data")}
+    if not isinstance(variants, dict) or not all(isinstance(options, dict) for options in variants.values()):
+        raise InvalidValueError(f"Variants in {file} must be tables [variant.NAME].")
+    known = {name: command for name, command in commands.items() if name not in ("run", "data", "reproduce")}
     used: set[str] = set()
-    words = []
-    for entry in runs:
-        name = {**content, **entry}.get("command")
-        if name is None:
+    found: list[Run] = []
+    for number, table in enumerate(runs, start=1):
+        command = {**content, **table}.get("command")
+        if command is None:
             raise InvalidValueError(f"Every [[run]] of {file} must have a `command`: one of {', '.join(known)}.")
         parameters = {
-            p.name.rstrip("_").replace("_", "-"): p for p in known[check_name("command", name, known)].params if p.name
+            p.name.rstrip("_").replace("_", "-"): p
+            for p in known[check_name("command", command, known)].params
+            if p.name
         }
         parameters |= {option.removeprefix("--"): p for p in parameters.values() for option in p.opts}
-        for key in entry:
-            if key != "command":
-                check_name(f"option of `{name}` in {file}", key.replace("_", "-"), parameters)
-        shared = {key: value for key, value in content.items() if key.replace("_", "-") in parameters}
-        used |= set(shared)
-        arguments, options = [], []
-        for key, value in {**shared, **entry}.items():
-            if key == "command":
-                continue
-            parameter = parameters[key.replace("_", "-")]
-            target = arguments if parameter.param_type_name == "argument" else options
-            target += _words(file, key, parameter, value)
-        if resume and "resume" in parameters and "--resume" not in options:
-            options.append("--resume")
-        words.append([name, *arguments, *options])
+        base = str(table.get("name", f"{command}-{number}"))
+        for variant, entry in _variants(file, table, variants):
+            name = f"{base}-{variant}" if variant else base
+            for key in entry:
+                check_name(f"option of `{command}` in {file}", key.replace("_", "-"), parameters)
+            shared = {key: value for key, value in content.items() if key.replace("_", "-") in parameters}
+            used |= set(shared)
+            arguments, options = [], []
+            for key, value in {**shared, **entry}.items():
+                parameter = parameters[key.replace("_", "-")]
+                target = arguments if parameter.param_type_name == "argument" else options
+                target += [word.replace("{name}", name) for word in _words(file, key, parameter, value)]
+            if resume and "resume" in parameters and "--resume" not in options:
+                options.append("--resume")
+            found.append(Run(base, variant, [command, *arguments, *options]))
     for key in content:
         if key not in used and key != "command":
             raise InvalidValueError(f"Key `{key}` of {file} must be an option of one of its commands, but is of none.")
-    return words
+    twice = sorted(name for name, count in Counter(run.name for run in found).items() if count > 1)
+    if twice:
+        raise InvalidValueError(f"Runs of {file} must have different names, but these came twice: {', '.join(twice)}.")
+    return found
+
+
+def read_analysis(file: Path) -> dict[str, Any]:
+    """The content of an analysis file.
+
+    Raises:
+        InvalidValueError: it is missing or no TOML.
+    """
+    try:
+        return read_toml(file)
+    except FileNotFoundError:
+        raise InvalidValueError(f"Analysis file {file} does not exist.") from None
+    except (OSError, UnicodeDecodeError, TOMLDecodeError) as error:
+        raise InvalidValueError(f"Analysis file {file} cannot be read as TOML: {error}.") from None
+
+
+def _variants(file: Path, table: dict[str, Any], known: Mapping[str, dict]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Variant and options of each run that a table [[run]] stands for."""
+    options = {key: value for key, value in table.items() if key not in ("command", "name", "variants")}
+    asked = table.get("variants", [])
+    groups = [asked] if isinstance(asked, list) and asked and not isinstance(asked[0], list) else asked
+    named = isinstance(groups, list) and all(isinstance(group, list) for group in groups)
+    if not named or not all(isinstance(name, str) for group in groups for name in group):
+        raise InvalidValueError(f"Key `variants` in {file} must be a list of names or of lists, but was {asked!r}.")
+    for names in itertools.product(*groups):
+        merged = dict(options)
+        for name in names:
+            for key, value in known[check_name(f"variant in {file}", name, known)].items():
+                before = merged.get(key)
+                if isinstance(before, list) and isinstance(value, list):
+                    merged[key] = [*before, *value]
+                elif isinstance(before, dict) and isinstance(value, dict):
+                    merged[key] = {**before, **value}
+                elif before is not None:
+                    raise InvalidValueError(f"Option `{key}` in {file} is set twice, in the end by variant {name!r}.")
+                else:
+                    merged[key] = value
+        yield "-".join(names), merged
 
 
 def _words(file: Path, key: str, parameter: Any, value: Any) -> list[str]:

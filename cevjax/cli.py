@@ -1,5 +1,5 @@
 """The command line: ``cevjax list | xsec | predict | fit | interval | scan | contours | toys |
-feldman-cousins | forecast | sample | run | data``.
+feldman-cousins | forecast | sample | run | reproduce | data``.
 
 Exit status: 0 on success, 2 on unusable input, 1 when the job itself failed.
 """
@@ -15,6 +15,9 @@ import shlex
 import shutil
 import signal
 import sys
+import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from importlib import metadata
@@ -27,8 +30,9 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
-from . import analysis, cache, contours, jobs, posteriors, registry, releases
+from . import analysis, cache, contours, jobs, posteriors, registry, releases, studies
 from .couplings import COUPLINGS
 from .datasets import load, statistics
 from .electrons import Electron, effective_charge
@@ -50,7 +54,18 @@ from .nuclear_model import NuclearModel
 from .nuclei import target
 from .parameters import Parameter, check_values, merge
 from .rates import differential_cross_section
-from .results import OPTIONS, UNFINISHED, FitResult, check_output, describe, remarks, save_json, to_json
+from .results import (
+    OPTIONS,
+    UNFINISHED,
+    FitResult,
+    check_output,
+    describe,
+    load_json,
+    remarks,
+    save_json,
+    to_json,
+    write_atomically,
+)
 from .scans import ScanResult
 from .tables import data_dir, read_toml
 
@@ -104,7 +119,9 @@ Asimov = Annotated[
     list[str], typer.Option(metavar="NAME=VALUE", help="Replace the data by the expectation there; repeatable.")
 ]
 Json = Annotated[str | None, typer.Option("--json", metavar="PATH", help="Write JSON to PATH; - for standard output.")]
-PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Write a figure (png, pdf, svg).")]
+PlotOption = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="Write a figure (png, pdf, svg; x.png,pdf: both).")
+]
 
 
 @app.callback()
@@ -401,7 +418,7 @@ def interval(
     like: Likelihood,
     values: dict[str, float],
     poi: Annotated[str, typer.Option(metavar="NAME", help="Parameter of interest.")],
-    cl: Annotated[float, typer.Option(help="Confidence level.")] = 0.90,
+    cl: Annotated[list[float], typer.Option(help="Confidence level; repeatable.")] = [0.90],  # noqa: B006
     free: Free = [],  # noqa: B006
     plot: PlotOption = None,
     json: Json = None,
@@ -410,8 +427,9 @@ def interval(
     result = run_interval(like, poi, cl, free, values)
     if not _emit(json, result.to_dict()):
         unit = like.parameters[poi].unit
-        pieces = [{"from": _end(low, "open"), "to": _end(high, "open"), "unit": unit} for low, high in result.intervals]
-        _print_rows(f"{poi} at {100 * cl:g} % CL: best fit {result.best_fit:.5g} {unit}".rstrip(), pieces)
+        for level, found in result.levels.items():
+            pieces = [{"from": _end(low, "open"), "to": _end(high, "open"), "unit": unit} for low, high in found]
+            _print_rows(f"{poi} at {100 * level:g} % CL: best fit {result.best_fit:.5g} {unit}".rstrip(), pieces)
         remark = f"; {result.message}" if result.message else ""
         out.print(f"chi2_min {result.chi2_min:.3f}, {result.seconds:.2f} s{remark}")
     if plot:
@@ -763,12 +781,150 @@ def run(
 ) -> None:
     """Run the commands of an analysis file, one after the other."""
     group: Any = typer.main.get_command(app)
-    for words in analysis.read_commands(file, group.commands, resume):
+    for _, _, words in analysis.read_runs(file, group.commands, resume):
         out.print(f"cevjax {shlex.join(words)}", style="bold", soft_wrap=True)
         if not dry_run:
             status = group.main(words, prog_name="cevjax", standalone_mode=False)
             if status:
                 raise typer.Exit(status)
+
+
+@command
+def reproduce(
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="[STUDY...]", help="Studies, by name or folder; a list of all if left out."),
+    ] = [],  # noqa: B006
+    all_: Annotated[bool, typer.Option("--all", help="All studies of the package.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only the rows that take little time.")] = False,
+    anew: Annotated[bool, typer.Option("--anew", help="Use no result of an earlier run of the same code.")] = False,
+    out_: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="Write results.json and figures to FOLDER/STUDY."),
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Published results beside cevjax's: the founding papers, or your own study."""
+    if not names and not all_:
+        rows = [_study_row(_study(name)) for name in studies.study_names()]
+        if not _emit(json, {"studies": rows}):
+            _print_rows("studies", rows)
+        return
+    if quick and out_ is not None:
+        raise InvalidValueError("Option `--out` writes the results of everything, so `--quick` must not go with it.")
+    _check_outputs(None, json)
+    chosen = [_study(name) for name in dict.fromkeys([*names, *(studies.study_names() if all_ else ())])]
+    reports, failed = {}, False
+    for study in chosen:
+        asked = study.quick() if quick else study
+        with _workplace(study.name) as work:
+            results, faults = _run_study(asked, work, anew)
+            comparisons = [studies.compare(row, results) for row in asked.rows]
+            reports[study.name] = studies.report(asked, comparisons, results)
+            if json != "-":
+                _print_study(asked, comparisons)
+            if out_ is not None:
+                _publish(study, work, out_ / study.name, reports[study.name], comparisons)
+        for name in faults:
+            err.print(f"Run {name} of {study.name} did not end well: cevjax {shlex.join(faults[name])}", soft_wrap=True)
+        failed = failed or bool(faults)
+    _emit(json, reports)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _study(name: str) -> studies.Study:
+    group: Any = typer.main.get_command(app)
+    return studies.read_study(name, group.commands)
+
+
+def _study_row(study: studies.Study) -> dict[str, Any]:
+    published = sum(row.published is not None for row in study.rows)
+    return {"name": study.name, "rows": len(study.rows), "published": published, "title": study.title}
+
+
+@contextlib.contextmanager
+def _workplace(name: str) -> Iterator[Path]:
+    """A folder for the results of runs, which the next time are found there; a passing one if there is no cache."""
+    with contextlib.ExitStack() as stack:
+        place = cache.cache_dir(f"studies/{name}") or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for part in ("runs", "scans", "figures"):
+            (place / part).mkdir(exist_ok=True)
+        yield place.resolve()
+
+
+def _run_study(study: studies.Study, work: Path, anew: bool) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """The JSON of each run (None if there is none), and the words of the runs that failed."""
+    group: Any = typer.main.get_command(app)
+    results: dict[str, Any] = {}
+    faults: dict[str, list[str]] = {}
+    with contextlib.chdir(work):
+        for number, run in enumerate(study.runs, start=1):
+            record, began = Path("runs") / f"{run.name}.json", time.perf_counter()
+            seal = studies.stamp(run, study.runs[: number - 1] if run.words[0] == "contours" else ())
+            kept = studies.kept(record, seal, run) if not anew else None
+            if kept is None:
+                status, kept = _run_silently(group, run)
+                save_json(record, {"stamp": seal, "status": status, "result": kept})
+                where = f"[{number}/{len(study.runs)}] {study.name}: {run.name}"
+                err.print(f"{where}, {time.perf_counter() - began:.1f} s", style="dim", soft_wrap=True)
+            results[run.name] = kept
+            if kept is None or kept.get("converged") is False:
+                faults[run.name] = run.words
+    return results, faults
+
+
+def _run_silently(group: Any, run: analysis.Run) -> tuple[int, dict[str, Any] | None]:
+    """Exit status and JSON of a command."""
+    raw = Path("runs") / f".{run.name}.json"
+    raw.unlink(missing_ok=True)
+    words = [*run.words, "--json", str(raw)]
+    if "--out" in words and Path(f"{words[words.index('--out') + 1]}.part").exists():
+        words.append("--resume")
+    out.quiet = True
+    try:
+        status = group.main(words, prog_name="cevjax", standalone_mode=False) or 0
+    finally:
+        out.quiet = False
+    found = load_json(raw) if raw.exists() else None
+    raw.unlink(missing_ok=True)
+    return status, found
+
+
+VERDICTS = {
+    studies.AGREE: "green",
+    studies.WITHIN: "yellow",
+    studies.DIFFERS: "red",
+    studies.FAILED: "bold red",
+    studies.UNPUBLISHED: "dim",
+}
+
+
+def _print_study(study: studies.Study, comparisons: Sequence[studies.Comparison]) -> None:
+    out.print(f"{study.name}: {study.title} ({study.source})", style="bold", soft_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in studies.HEADER:
+        table.add_column(column, overflow="fold")
+    for comparison in comparisons:
+        *cells, verdict = comparison.cells()
+        table.add_row(*cells, Text(verdict, style=VERDICTS[verdict]))
+    out.print(table)
+    counts = Counter(comparison.verdict for comparison in comparisons)
+    out.print(", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict]), end="\n\n")
+
+
+def _publish(
+    study: studies.Study, work: Path, folder: Path, report: dict[str, Any], comparisons: Sequence[studies.Comparison]
+) -> None:
+    """Results and figures into a folder, and the table into its README if that has a place for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_json(folder / "results.json", report)
+    for figure in studies.figures(study):
+        shutil.copyfile(work / figure, folder / figure.name)
+    readme = folder / "README.md"
+    if readme.is_file():
+        text = studies.fill(readme.read_text(), comparisons)
+        write_atomically(readme, lambda temporary: temporary.write_text(text))
 
 
 # ``cevjax data``: the releases behind the data sets
@@ -894,17 +1050,17 @@ def _grid(text: str, option: str) -> np.ndarray:
 
 def _check_outputs(plot: Path | None, json: str | None) -> None:
     """Refuse an output that cannot be written before the work and not after it."""
+    files: list[Path] = []
     if plot:
         from . import plots
 
-        plots.check_format(plot)
+        files += plots.check_format(plot)
     if json == "":
         raise InvalidValueError("Option `--json` must name a file, or - for standard output, but was empty.")
-    if plot and json and plot == Path(json):
+    if json and Path(json) in files:
         raise InvalidValueError(f"Options `--plot` and `--json` must name different files, but were both {json}.")
-    for path in (plot, Path(json) if json and json != "-" else None):
-        if path:
-            check_output(path)
+    for path in (*files, *([Path(json)] if json and json != "-" else [])):
+        check_output(path)
 
 
 def _emit(json: str | None, data: dict[str, Any]) -> bool:

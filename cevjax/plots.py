@@ -5,6 +5,7 @@ Each function draws into a new matplotlib figure and returns it; :func:`save` wr
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -150,22 +151,26 @@ def poisson_errors(counts: np.ndarray, cl: float = 0.6827) -> tuple[np.ndarray, 
 def profile_curve(result: IntervalResult) -> Figure:
     """The profile chi2 of an interval, with its pieces shaded."""
     x, delta = result.profile.points[result.poi], result.profile.chi2 - result.chi2_min
-    threshold = 2 * float(gammaincinv(0.5, result.cl))
+    levels = result.levels or {result.cl: result.intervals}
+    thresholds = {cl: 2 * float(gammaincinv(0.5, cl)) for cl in levels}
+    top = max(12.0, 3 * min(thresholds.values()), 1.3 * max(thresholds.values()))
     figure = Figure(figsize=(6, 4.2), layout="constrained")
     ax = figure.subplots()
-    shown = delta < max(12.0, 3 * threshold)
-    ends = [end for piece in result.intervals for end in piece if end is not None]
-    low, high = min([*x[shown], *ends]), max([*x[shown], *ends])
-    for left, right in result.intervals:
-        ax.axvspan(low if left is None else left, high if right is None else right, color="#2a6fbb", alpha=0.15, lw=0)
+    ends = [end for pieces in levels.values() for piece in pieces for end in piece if end is not None]
+    low, high = min([*x[delta < top], *ends]), max([*x[delta < top], *ends])
     order = np.argsort(x)
     ax.plot(x[order], delta[order], color="#2a6fbb", marker=".", markersize=3)
-    ax.axhline(threshold, color="black", linewidth=0.8, linestyle="--")
-    ax.annotate(f"{100 * result.cl:.4g} %", (1, threshold), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+    for cl, pieces in levels.items():
+        for left, right in pieces:
+            shaded = (low if left is None else left, high if right is None else right)
+            ax.axvspan(*shaded, color="#2a6fbb", alpha=0.15, lw=0)
+        ax.axhline(thresholds[cl], color="black", linewidth=0.8, linestyle="--")
+        place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+        ax.annotate(f"{100 * cl:.4g} %", (1, thresholds[cl]), **place)
     parameter = result.fit.likelihood.parameters[result.poi]
     unit = f" [{UNITS.get(parameter.unit, parameter.unit)}]" if parameter.unit else ""
     ax.set(xlabel=(parameter.latex or result.poi) + unit, ylabel=r"$\Delta\chi^2$", xlim=(low, high))
-    ax.set_ylim(0, max(12.0, 3 * threshold))
+    ax.set_ylim(0, top)
     ax.set_title("\n".join(textwrap.wrap(" ".join(remarks(result.fit.likelihood).values()), 75)), fontsize=9)
     return figure
 
@@ -567,20 +572,28 @@ def toys(result: ToysResult) -> Figure:
     return figure
 
 
-def check_format(path: str | Path) -> Path:
-    """The path, if it ends in a format that plots are written in.
+def check_format(path: str | Path) -> list[Path]:
+    """The files that a path stands for: one, or several for ``plane.png,pdf``, if they are in formats for plots.
 
     Raises:
-        InvalidValueError: it does not; the message lists them.
+        InvalidValueError: they are not; the message lists the formats.
+
+    >>> [str(file) for file in check_format("plane.png,pdf")]
+    ['plane.png', 'plane.pdf']
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
+    suffixes = [f".{ending.removeprefix('.')}" for ending in path.suffix.split(",")]
+    if any(suffix.lower() not in FORMATS for suffix in suffixes):
         raise InvalidValueError(f"Plot file {path} must end in one of {', '.join(FORMATS)}.")
-    return path
+    return [path.with_suffix(suffix) for suffix in suffixes]
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure atomically, in the format of the file's ending."""
-    path = check_format(path)
+    """Write a figure atomically, in the format of the file's ending or in several (``plane.png,pdf``); first file."""
+    files = check_format(path)
     with matplotlib.rc_context({"svg.hashsalt": "cevjax", "pdf.fonttype": 42}):
-        return write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=150, bbox_inches="tight"))
+        for file in files:
+            undated = {"metadata": {"CreationDate": None}} if file.suffix == ".pdf" else {}
+            options = {"dpi": 150, "bbox_inches": "tight", **undated}
+            write_atomically(file, functools.partial(figure.savefig, **options))
+    return files[0]

@@ -155,7 +155,7 @@ class IntervalResult:
 
     Attributes:
         poi: the parameter.
-        cl: confidence level (1 degree of freedom).
+        cl: confidence level (1 degree of freedom); of several the first.
         best_fit: value at the global minimum.
         chi2_min: there.
         intervals: the disjoint pieces [low, high] in increasing order; None for an end that is open, at a physical
@@ -165,6 +165,7 @@ class IntervalResult:
         converged: whether every minimisation behind the ends did.
         message: what else to know: that chi2 does not depend on the parameter, or that another one's bound sets an end.
         seconds: wall time.
+        levels: {confidence level: its pieces}, for each that was asked for.
     """
 
     poi: str
@@ -177,9 +178,11 @@ class IntervalResult:
     converged: bool = True
     message: str = ""
     seconds: float = 0.0
+    levels: dict[float, list[list[float | None]]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of the JSON output."""
+        several = [{"cl": cl, "intervals": pieces} for cl, pieces in self.levels.items()]
         return {
             **describe(self.fit.likelihood, "interval"),
             "poi": self.poi,
@@ -190,6 +193,7 @@ class IntervalResult:
             "converged": self.converged,
             "message": self.message,
             "intervals": self.intervals,
+            **({"levels": several} if len(several) > 1 else {}),
             "seconds": self.seconds,
         }
 
@@ -303,3 +307,8 @@ def save_json(path: str | Path, data: dict[str, Any]) -> Path:
     """Write ``data`` as JSON, atomically."""
     text = to_json(data)
     return write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+def load_json(path: str | Path) -> dict[str, Any]:
+    """What :func:`save_json` has written."""
+    return json.loads(Path(path).read_text())

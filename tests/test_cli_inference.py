@@ -153,7 +153,7 @@ def test_analysis_files(tmp_path, monkeypatch):
     direct = ("--interaction", "nsi", "--poi", "sin2_theta_w", "--cl", "0.68", "--set", "eps_uV_ee=0.01", "--no-es")
     data = json.loads((tmp_path / "interval.json").read_text())
     assert data["intervals"] == output("interval", DATA, *direct)["intervals"]
-    assert data["options"]["cl"] == 0.68 and data["options"]["set"] == ["eps_uV_ee=0.01"]
+    assert data["options"]["cl"] == [0.68] and data["options"]["set"] == ["eps_uV_ee=0.01"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Figures show the numbers they were given, and are written complete or not at all."""
 
+import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -278,7 +280,32 @@ def test_unknown_formats_are_refused(tmp_path, figure, name):
 
 def test_known_formats_pass(tmp_path):
     for name in ("a.png", "a.b.pdf", "A.SVG"):
-        assert plots.check_format(str(tmp_path / name)) == tmp_path / name
+        assert plots.check_format(str(tmp_path / name)) == [tmp_path / name]
+    assert plots.check_format("a.b.png,pdf") == [Path("a.b.png"), Path("a.b.pdf")]
+
+
+def test_one_figure_in_several_formats(tmp_path, figure):
+    assert plots.save(figure, tmp_path / "a.png,pdf") == tmp_path / "a.png"
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF") and (tmp_path / "a.png").stat().st_size > 0
+    with pytest.raises(InvalidValueError, match=r"a\.png,bmp"):
+        plots.save(figure, tmp_path / "a.png,bmp")
+
+
+def test_a_figure_is_the_same_file_at_any_time(tmp_path, figure, monkeypatch):
+    plots.save(figure, tmp_path / "a.pdf")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
+    plots.save(figure, tmp_path / "b.pdf")
+    assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
+
+
+def test_several_levels_in_one_profile():
+    result = interval_result([[-1.0, 1.0]], double_well, cl=0.6827)
+    several = {0.6827: [[-0.7, -0.3], [0.3, 0.7]], 0.9: [[-0.8, 0.8]]}
+    (ax,) = plots.profile_curve(dataclasses.replace(result, levels=several)).axes
+    np.testing.assert_allclose(spans(ax), [[-0.8, 0.8], [-0.7, -0.3], [0.3, 0.7]])
+    heights = [line.get_ydata()[0] for line in ax.lines[1:]]
+    np.testing.assert_allclose(heights, stats.chi2.ppf([0.6827, 0.9], 1))
+    assert [text.get_text() for text in ax.texts] == ["68.27 %", "90 %"]
 
 
 def test_a_failing_figure_leaves_the_old_file(tmp_path, figure, monkeypatch):

@@ -26,7 +26,7 @@ ROOT_TOLERANCE = 1e-6
 def interval(
     like: Likelihood,
     poi: str,
-    cl: float = 0.90,
+    cl: float | Sequence[float] = 0.90,
     free: Sequence[str] = (),
     values: Mapping[str, float] | None = None,
 ) -> IntervalResult:
@@ -38,7 +38,7 @@ def interval(
     Args:
         like: likelihood.
         poi: parameter of interest.
-        cl: confidence level, between 0 and 1.
+        cl: confidence level, between 0 and 1; or several, which share one profile.
         free: further parameters of interest, profiled like the nuisances.
         values: parameters held at values other than nominal.
 
@@ -53,10 +53,11 @@ def interval(
     [[0.21, 0.26]]
     """
     began = time.perf_counter()
-    if not 0 < cl < 1:
+    asked = (cl,) if isinstance(cl, (int, float)) else tuple(cl)
+    if not asked or not all(0 < level < 1 for level in asked):
         raise InvalidValueError(f"Argument `cl` must be between 0 and 1 (0.90 for 90 %), but was {cl}.")
     task = problem(like, (poi, *free), values)
-    threshold = 2 * float(gammaincinv(0.5, cl))
+    thresholds = {level: 2 * float(gammaincinv(0.5, level)) for level in asked}
     minima = minimize(like, task.where, starting_points(like, task, BATCH), task.fixed)
     if not np.any(np.isfinite(minima.nll)):
         raise InvalidValueError(f"The likelihood is not finite anywhere in the search range of `{poi}`.")
@@ -65,24 +66,32 @@ def interval(
     bounds = parameter.encode(parameter.bounds)
     scan.extend(_grid(parameter, scan.best, scan.spread(like)))
     scan.descend()
-    scan.widen(bounds, threshold)
+    scan.widen(bounds, max(thresholds.values()))
     scan.mend()
-    roots, sound = scan.roots(threshold)
+    found, sound = {}, True
+    for level, threshold in thresholds.items():
+        roots, good = scan.roots(threshold)
+        found[level], sound = _pieces(scan, roots, threshold), sound and good
     best = result_of(like, task, scan.minima, began)
-    pieces = _pieces(scan, roots, threshold)
-    message = scan.remark(pieces, threshold)
-    scan.extend(_around(pieces, bounds))
+    first = found[asked[0]]
+    message = scan.remark(first, thresholds[asked[0]])
+    scan.extend(_around([piece for pieces in found.values() for piece in pieces], bounds))
+
+    def decoded(pieces: list[list[float | None]]) -> list[list[float | None]]:
+        return [[None if end is None else float(parameter.decode(end)) for end in piece] for piece in pieces]
+
     return IntervalResult(
         poi=poi,
-        cl=cl,
+        cl=asked[0],
         best_fit=best.values[poi],
         chi2_min=best.chi2_min,
-        intervals=[[None if end is None else float(parameter.decode(end)) for end in piece] for piece in pieces],
+        intervals=decoded(first),
         fit=best,
         profile=scan.result(),
         converged=best.converged and sound,
         message=message,
         seconds=time.perf_counter() - began,
+        levels={level: decoded(pieces) for level, pieces in found.items()},
     )
 
 

@@ -154,7 +154,8 @@ class BinnedTime(eqx.Module):
         edges: of the time bins, us.
         nuisance: name of the offset's pull, or None.
         unit: offset (us) at pull 1.
-        until: fractions are those of the events between the first edge and this time, us; None for those of all events.
+        until: fractions are those of the events that happen between the first edge and this time, us; None for those of
+            all events.
     """
 
     source: Pulse | TimeTemplate
@@ -174,18 +175,16 @@ class BinnedTime(eqx.Module):
 
     def integrate(self, params: Mapping[str, ArrayLike]) -> Array:
         """:meth:`__call__` before it is made a stage."""
-        fractions = self._fractions(params, self.edges)
-        if self.until is None:
-            return fractions
-        return fractions / self._fractions(params, (self.edges[0], self.until))
-
-    def _fractions(self, params: Mapping[str, ArrayLike], times: tuple[float, ...]) -> Array:
         offset = self.unit * jnp.asarray(params[self.nuisance], float) if self.nuisance else 0.0
         start, rate = self.efficiency.start, self.efficiency.rate
-        edges = np.array(times)
+        edges = np.array(self.edges)
         # the efficiency is flat up to `start` and exponential after it: each part of a bin has its own integral
         early, late = self.source.integrals(jnp.minimum(edges, start), jnp.maximum(edges, start), offset, rate)
-        return jnp.diff(early) + jnp.exp(rate * start) * jnp.diff(late)
+        fractions = jnp.diff(early) + jnp.exp(rate * start) * jnp.diff(late)
+        if self.until is None:
+            return fractions
+        happened, _ = self.source.integrals(jnp.array([self.edges[0], self.until]), jnp.zeros(0), offset, rate)
+        return fractions / jnp.diff(happened)
 
 
 _integrate = staged(lambda params, time: time.integrate(params))

@@ -124,3 +124,24 @@ def test_a_jump_is_not_a_root(monkeypatch):
     monkeypatch.setattr(module, "minimize", stuck)
     monkeypatch.setattr(importlib.import_module("cevjax.inference.profile"), "minimize", stuck)
     assert not cevjax.interval(like, "g_zprime", values={"m_zprime": 10.0}).converged
+
+
+def test_several_levels_share_one_profile(csi_likelihood):
+    like = csi_likelihood("2303.09360", nsi=True)
+    levels = (0.6827, 0.9, 0.9545)
+    together = cevjax.interval(like, "eps_dV_ee", levels)
+    assert (
+        together.cl == 0.6827 and together.intervals == together.levels[0.6827] and list(together.levels) == [*levels]
+    )
+    for cl in levels:
+        alone = cevjax.interval(like, "eps_dV_ee", cl)
+        np.testing.assert_allclose(together.levels[cl], alone.intervals, rtol=1e-6, atol=1e-8)
+        assert alone.levels == {cl: alone.intervals} and "levels" not in alone.to_dict()
+    found = together.to_dict()["levels"]
+    assert [entry["cl"] for entry in found] == [*levels] and found[2]["intervals"] == together.levels[0.9545]
+
+
+@pytest.mark.parametrize("cl", [(), (0.9, 1.0), (0.0,)])
+def test_impossible_levels(csi_likelihood, cl):
+    with pytest.raises(InvalidValueError, match="`cl`"):
+        cevjax.interval(csi_likelihood("2303.09360"), "sin2_theta_w", cl=cl)

@@ -363,9 +363,13 @@ def test_fractions_of_the_events_until_a_time(kind, pull):
     source = PULSE if kind == "pulse" else TEMPLATE
     known = (ExponentialTimeEfficiency(RATE, START), EDGES, "timing", 0.25)
     all_, some = (np.asarray(BinnedTime(source, *known, until=end)({"timing": pull})) for end in (None, 6.0))
-    # the last edge is that time: bins sum to 1
-    np.testing.assert_allclose(some.sum(1), 1, rtol=1e-12)
-    np.testing.assert_allclose(some, all_ / all_.sum(1, keepdims=True), rtol=1e-12)
+    # all that happens, recorded or not: with full efficiency the bins sum to 1, because the last edge is that time
+    plain = (ExponentialTimeEfficiency(0.0, START), EDGES, "timing", 0.25)
+    source = PULSE if kind == "pulse" else TimeTemplate(KNOTS, smooth(KNOTS))
+    happened = np.asarray(BinnedTime(source, *plain)({"timing": pull})).sum(1, keepdims=True)
+    np.testing.assert_allclose(some, all_ / happened, rtol=1e-11)
+    full = np.asarray(BinnedTime(source, *plain, until=6.0)({"timing": pull}))
+    np.testing.assert_allclose(full.sum(1), 1, rtol=1e-12)
 
 
 def test_fractions_until_a_time_that_is_no_edge():
@@ -375,12 +379,13 @@ def test_fractions_until_a_time_that_is_no_edge():
     for source in range(2):
         mean = MEAN + 0.1
 
-        def between(a, b, source=source, mean=mean):
+        def between(a, b, efficiency=recorded, source=source, mean=mean):
             cuts = [a, START, b] if a < START < b else [a, b]
             pairs = zip(cuts[:-1], cuts[1:], strict=True)
-            return sum(chain_integral(x, y, source, recorded, mean) for x, y in pairs)
+            return sum(chain_integral(x, y, source, efficiency, mean) for x, y in pairs)
 
-        truth = np.array([between(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]) / between(edges[0], end)
+        bins = [between(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        truth = np.array(bins) / between(edges[0], end, lambda t: 1.0)
         np.testing.assert_allclose(found[source], truth, rtol=1e-8)
     assert found[1].sum() < 0.6 < found[0].sum() <= 1 + 1e-12  # the muon lives 2.2 us
 
@@ -391,4 +396,3 @@ def test_derivative_of_fractions_until_a_time():
     found, h = np.asarray(jax.jacfwd(of_pull)(0.2)), 1e-5
     numeric = (np.asarray(of_pull(0.2 + h)) - np.asarray(of_pull(0.2 - h))) / (2 * h)
     np.testing.assert_allclose(found, numeric, rtol=1e-6, atol=1e-8)
-    np.testing.assert_allclose(found.sum(1), 0, atol=1e-12)

@@ -1,0 +1,388 @@
+"""Studies: an analysis file whose results are put beside published ones.
+
+A study is a folder with an ``analysis.toml`` (:func:`cevjax.analysis.read_runs`) that also holds tables ``[[row]]``:
+which number of which run is compared with what, and how close it must be. Those of the package are in ``experiments``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from .analysis import Run, read_analysis, read_runs
+from .errors import InvalidValueError, check_name
+from .report import markdown
+
+FILE = "analysis.toml"
+SHORT = {"upper": "intervals.-1.1", "lower": "intervals.0.0"}
+"""Names of paths into the JSON of an interval: the ends of all its pieces."""
+AUTOMATIC = {"fit": "chi2_min", "interval": "intervals"}
+"""What is shown of a run without rows, by its command."""
+AGREE, WITHIN, DIFFERS, FAILED, UNPUBLISHED = "agree", "within uncertainty", "differs", "failed", "not published"
+KEPT = ("poi", "unit", "cl", "best_fit", "chi2_min", "n_bins", "ndof", "p_value", "intervals", "levels", "parameters")
+KEPT += ("regions", "grid", "converged", "message", "seconds")
+"""What the results of a study keep of the JSON of a run."""
+
+Value = float | list[list[float | None]] | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table of a study.
+
+    Attributes:
+        what: in words.
+        run: name of the run.
+        of: which of its numbers, as a path into its JSON (``chi2_min``, ``intervals``, ``levels.0.intervals``), one of
+            :data:`SHORT`, or ``fall``: how much lower chi2_min is than that of the run ``than``.
+        than: that run.
+        unit: that numbers are divided by.
+        published: number or pieces; None if there is nothing to compare with.
+        agree: largest difference that is called agreement.
+        within: largest difference that is put down to what the source leaves open.
+        why: the reason for both.
+        where: in the source.
+        quick: whether the run is part of the quick subset.
+    """
+
+    what: str
+    run: str
+    of: str
+    than: str = ""
+    unit: float = 1.0
+    published: Value = None
+    agree: float = 0.0
+    within: float = 0.0
+    why: str = ""
+    where: str = ""
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as its file describes it."""
+
+    name: str
+    folder: Path
+    title: str
+    source: str
+    runs: tuple[Run, ...]
+    rows: tuple[Row, ...]
+
+    def quick(self) -> Study:
+        """The quick subset: the rows that are marked so, and the runs behind them."""
+        rows = tuple(row for row in self.rows if row.quick)
+        wanted = {name for row in rows for name in (row.run, row.than)}
+        return Study(
+            self.name, self.folder, self.title, self.source, tuple(r for r in self.runs if r.name in wanted), rows
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row with the number that was found.
+
+    Attributes:
+        row: of the study.
+        ours: the number, in the unit of the row; None if the run failed.
+        difference: ours - published, of pieces that of the end that is furthest off.
+        verdict: in words.
+    """
+
+    row: Row
+    ours: Value
+    difference: float | None = field(default=None)
+    verdict: str = UNPUBLISHED
+
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """What, published, ours, difference, verdict."""
+        difference = "" if self.difference is None else f"{self.difference:+.2g}"
+        return self.row.what, show(self.row.published), show(self.ours), difference, self.verdict
+
+
+def experiments_dir() -> Path:
+    """Folder of the studies: inside the installed package, or in the checkout that is being worked on."""
+    installed = Path(str(files("cevjax") / "experiments"))
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "experiments"
+
+
+def study_names() -> tuple[str, ...]:
+    """Names of the studies of the package."""
+    return tuple(sorted(file.parent.name for file in experiments_dir().glob(f"*/{FILE}")))
+
+
+def read_study(name: str, commands: Mapping[str, Any]) -> Study:
+    """The study called ``name``, or that in the folder ``name``.
+
+    Raises:
+        UnknownNameError: no such study, run or key.
+        InvalidValueError: the file cannot be used; the message says why.
+    """
+    folder = Path(name)
+    if not (folder / FILE).is_file():
+        folder = experiments_dir() / check_name("study", name, study_names())
+    file = folder / FILE
+    content = read_analysis(file)
+    runs = read_runs(file, commands)
+    for run in runs:
+        if "--json" in run.words:
+            raise InvalidValueError(
+                f"A run of the study {file} must not have `json`, which is kept anyway: {run.name!r}."
+            )
+    about = content.get("study", {})
+    for key in ("title", "source"):
+        if not isinstance(about.get(key), str):
+            raise InvalidValueError(f"Table [study] of {file} must have a text `{key}`.")
+    rows = list(_rows(file, content.get("row", []), about.get("tolerance", {}), runs))
+    shown = {row.run for row in rows}
+    for run in runs:
+        if run.name not in shown and run.words[0] in AUTOMATIC:
+            rows.append(Row(run.name, run.name, AUTOMATIC[run.words[0]]))
+    order = {run.name: number for number, run in enumerate(runs)}
+    rows.sort(key=lambda row: order[row.run])
+    return Study(folder.resolve().name, folder, about["title"], about["source"], tuple(runs), tuple(rows))
+
+
+ROW_KEYS = ("what", "run", "of", "than", "unit", "published", "agree", "within", "why", "where", "quick")
+
+
+def _rows(file: Path, tables: list[dict], tolerances: dict[str, dict], runs: Sequence[Run]) -> Iterator[Row]:
+    """The rows that the tables [[row]] stand for: one for each variant of the run."""
+    for table in tables:
+        for key in table:
+            check_name(f"key of [[row]] in {file}", key, ROW_KEYS)
+        for key in ("run", "of"):
+            if not isinstance(table.get(key), str):
+                raise InvalidValueError(f"Every [[row]] of {file} must have a text `{key}`.")
+        base, of = table["run"], table["of"]
+        check_name(f"run in {file}", base, {run.base for run in runs})
+        variants = {run.variant: run for run in runs if run.base == base}
+        published = table.get("published")
+        if not isinstance(published, dict):
+            published = dict.fromkeys(variants, published)
+        for variant in published:
+            check_name(f"variant of run {base!r} in {file}", variant, variants)
+        for variant in variants:
+            value = _published(file, base, published.get(variant))
+            than = _counterpart(file, table["than"], variant, runs) if "than" in table else ""
+            allowed = {**tolerances.get(of, {}), **{k: table[k] for k in ("agree", "within", "why") if k in table}}
+            if value is not None and not (allowed.get("agree") and allowed.get("why")):
+                raise InvalidValueError(
+                    f"A [[row]] of {file} with a published value must say what agrees with it (`agree`) and `why`, or "
+                    f"[study.tolerance.{of}] must: run {base!r}."
+                )
+            for key in ("agree", "within"):
+                _check_tolerance(file, base, key, allowed.get(key, 0.0))
+            yield Row(
+                what=table.get("what", base) + (f", {variant}" if variant else ""),
+                run=variants[variant].name,
+                of=of,
+                than=than,
+                unit=float(table.get("unit", 1.0)),
+                published=value,
+                agree=_tolerance(allowed.get("agree", 0.0), value),
+                within=_tolerance(allowed.get("within", 0.0), value),
+                why=allowed.get("why", ""),
+                where=table.get("where", ""),
+                quick=bool(table.get("quick", False)),
+            )
+
+
+def _counterpart(file: Path, base: str, variant: str, runs: Sequence[Run]) -> str:
+    """The run called ``base`` in the same variant, or in what that begins with."""
+    parts = variant.split("-") if variant else []
+    names = ["-".join([base, *parts[:n]]) for n in range(len(parts), -1, -1)]
+    known = {run.name for run in runs}
+    return next((name for name in names if name in known), None) or check_name(f"run in {file}", base, known)
+
+
+def _tolerance(given: float | str, published: Value) -> float:
+    """A number, or a percentage of a published number or of the length of the longest published piece."""
+    if not isinstance(given, str):
+        return float(given)
+    if isinstance(published, list):
+        size = max(high - low for low, high in published if low is not None and high is not None)
+    else:
+        size = abs(published or 0.0)
+    return float(given.removesuffix("%")) / 100 * size
+
+
+def _check_tolerance(file: Path, base: str, key: str, given: Any) -> None:
+    percent = isinstance(given, str) and re.fullmatch(r"[\d.]+ ?%", given)
+    if not percent and (isinstance(given, bool) or not isinstance(given, (int, float)) or given < 0):
+        raise InvalidValueError(
+            f"Key `{key}` of a [[row]] of {file} must be a number or a percentage such as '3 %', but was {given!r}: "
+            f"run {base!r}."
+        )
+
+
+def _published(file: Path, base: str, value: Any) -> Value:
+    """A number, or pieces."""
+    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+        return value
+    pieces = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
+    if all(isinstance(p, list) and len(p) == 2 and all(isinstance(end, (int, float)) for end in p) for p in pieces):
+        return _pieces(pieces)
+    raise InvalidValueError(
+        f"Key `published` of a [[row]] of {file} must be a number, a piece [low, high] or a list of pieces, but was "
+        f"{value!r}: run {base!r}."
+    )
+
+
+def _pieces(value: list) -> list[list[float | None]]:
+    """Pieces [low, high], an infinite end being open."""
+    return [[None if math.isinf(end) else float(end) for end in piece] for piece in value]
+
+
+def compare(row: Row, results: Mapping[str, Mapping[str, Any] | None]) -> Comparison:
+    """The row with what the runs have given.
+
+    Args:
+        row: of a study.
+        results: {run: its JSON, or None if it failed}.
+    """
+    found = results.get(row.run)
+    before = results.get(row.than) if row.than else {}
+    if found is None or before is None:
+        return Comparison(row, None, verdict=FAILED)
+    ours = _quantity(row, found, before)
+    if row.published is None:
+        return Comparison(row, ours)
+    difference = _difference(ours, row.published)
+    if difference is None:
+        return Comparison(row, ours, verdict=DIFFERS)
+    size = abs(difference)
+    verdict = AGREE if size <= row.agree else WITHIN if size <= row.within else DIFFERS
+    return Comparison(row, ours, difference, verdict)
+
+
+def _quantity(row: Row, found: Mapping[str, Any], before: Mapping[str, Any]) -> Value:
+    if row.of == "fall":
+        return before["chi2_min"] - found["chi2_min"]
+    value: Any = found
+    for key in SHORT.get(row.of, row.of).split("."):
+        if isinstance(value, list):
+            valid = [str(i) for i in range(-len(value), len(value))]
+            value = value[int(check_name(f"part of {row.of!r} of run {row.run!r}", key, valid))]
+        elif isinstance(value, Mapping):
+            value = value[check_name(f"part of {row.of!r} of run {row.run!r}", key, value)]
+        else:
+            raise InvalidValueError(f"There is no {row.of!r} in the results of run {row.run!r}.")
+    return _scaled(value, row.unit)
+
+
+def _scaled(value: Any, unit: float) -> Any:
+    if isinstance(value, list):
+        return [_scaled(item, unit) for item in value]
+    return None if value is None else value / unit
+
+
+def _difference(ours: Value, published: Value) -> float | None:
+    """Ours - published; None where they cannot be subtracted: another number of pieces, an end that is open in one."""
+    if isinstance(published, list):
+        if not isinstance(ours, list) or len(ours) != len(published):
+            return None
+        pairs = [pair for one, other in zip(ours, published, strict=True) for pair in zip(one, other, strict=True)]
+        if any((a is None) != (b is None) for a, b in pairs):
+            return None
+        return max((a - b for a, b in pairs if a is not None and b is not None), key=abs, default=0.0)
+    return None if ours is None or isinstance(ours, list) or published is None else ours - published
+
+
+def show(value: Value) -> str:
+    """A number or pieces as text.
+
+    >>> show([[None, -0.1], [0.2, 0.30000001]])
+    '[open, -0.1] [0.2, 0.3]'
+    """
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return " ".join(
+            "[" + ", ".join("open" if end is None else f"{end:.4g}" for end in piece) + "]" for piece in value
+        )
+    return f"{value:.5g}"
+
+
+HEADER = ("what", "published", "ours", "difference", "verdict")
+
+
+def report(study: Study, comparisons: Iterable[Comparison], results: Mapping[str, Any]) -> dict[str, Any]:
+    """All of it, as JSON can hold it."""
+    return {
+        "study": study.name,
+        "title": study.title,
+        "source": study.source,
+        "rows": [
+            {**asdict(c.row), "ours": c.ours, "difference": c.difference, "verdict": c.verdict} for c in comparisons
+        ],
+        "runs": {
+            run.name: {"words": run.words, **{k: v for k, v in (results.get(run.name) or {}).items() if k in KEPT}}
+            for run in study.runs
+            if run.words[0] != "contours"
+        },
+    }
+
+
+def figures(study: Study) -> list[Path]:
+    """The files that the runs of a study draw."""
+    named = [run.words[run.words.index("--plot") + 1] for run in study.runs if "--plot" in run.words]
+    return [file for name in named for file in _formats(name)]
+
+
+def _formats(name: str) -> list[Path]:
+    """As :func:`cevjax.plots.check_format`, without the plotting library."""
+    path = Path(name)
+    return [path.with_suffix(f".{ending.removeprefix('.')}") for ending in path.suffix.split(",")]
+
+
+def kept(record: Path, seal: str, run: Run) -> dict[str, Any] | None:
+    """The result of an earlier run of the same code, if it ended well and its files are still there."""
+    try:
+        content = json.loads(record.read_text())
+    except (OSError, ValueError):
+        return None
+    options = dict(zip(run.words, run.words[1:], strict=False))
+    made = [Path(options["--out"])] if "--out" in options else []
+    made += _formats(options["--plot"]) if "--plot" in options else []
+    fresh = content["stamp"] == seal and content["status"] == 0 and all(file.exists() for file in made)
+    return content["result"] if fresh else None
+
+
+MARKS = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
+
+
+def fill(text: str, comparisons: Iterable[Comparison]) -> str:
+    """The text of a README with its table anew, between the marks ``<!-- results -->`` and ``<!-- /results -->``."""
+    table = markdown(HEADER, (c.cells() for c in comparisons))
+    return MARKS.sub(lambda found: f"{found[1]}{table}\n{found[2]}", text)
+
+
+NOT_PHYSICS = ("cli.py", "report.py", "studies.py")
+"""Files that no result depends on."""
+
+
+@cache
+def fingerprint() -> str:
+    """Of the code and data of the package: results of another one are not used again."""
+    root = Path(str(files("cevjax")))
+    data = root / "data" if (root / "data").is_dir() else root.parent / "data"
+    digest = hashlib.sha256()
+    for folder, pattern in ((root, "*.py"), (data, "*.csv"), (data, "*.toml")):
+        for file in sorted(file for file in folder.rglob(pattern) if file.name not in NOT_PHYSICS):
+            digest.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def stamp(run: Run, earlier: Iterable[Run] = ()) -> str:
+    """What a result belongs to: the code, the data, the words of its run and of the ``earlier`` ones that it reads."""
+    words = [run.words, *(other.words for other in earlier)]
+    return hashlib.sha256(json.dumps([fingerprint(), words]).encode()).hexdigest()[:16]
