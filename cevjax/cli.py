@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
@@ -32,7 +32,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from . import analysis, cache, contours, jobs, posteriors, registry, releases, studies
+from . import analysis, cache, contours, jobs, posteriors, registry, releases, report, studies
 from .couplings import COUPLINGS
 from .datasets import load, statistics
 from .electrons import Electron, effective_charge
@@ -564,6 +564,73 @@ def contours_(
         plots.save(figure, plot)
 
 
+@command
+def compare(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="RESULT...", help="JSON of `interval`, folders or patterns (*.json).")
+    ],
+    label: Annotated[
+        list[str], typer.Option(metavar="DATA=TEXT", help="What data sets, as DATASET + DATASET, are called.")
+    ] = [],  # noqa: B006
+    cl: Annotated[float | None, typer.Option(help="Confidence level of the table; the highest if left out.")] = None,
+    table: Annotated[Path | None, typer.Option("--table", metavar="FILE", help="Write the table as Markdown.")] = None,
+    plot: PlotOption = None,
+    json: Json = None,
+) -> None:
+    """Intervals of many parameters from many data, in one table and one figure."""
+    _check_outputs(plot, json)
+    if table is not None:
+        check_output(table)
+    found = report.by_parameter(_intervals(files))
+    names = dict(item.rsplit("=", 1) for item in label if "=" in item)
+    if len(names) < len(label):
+        raise InvalidValueError(f"Option `--label` must read DATA=TEXT, but was {label}.")
+    data = list(dict.fromkeys([*names, *(key for of in found.values() for key in of)]))
+    rows = [{"parameter": name, **{names.get(d, d): _cell(of.get(d), cl) for d in data}} for name, of in found.items()]
+    if not _emit(json, {"parameters": found}):
+        _print_rows("intervals", rows)
+    if table is not None:
+        text = (
+            report.markdown(["parameter", *(names.get(d, d) for d in data)], [[*row.values()] for row in rows]) + "\n"
+        )
+        write_atomically(table, lambda temporary: temporary.write_text(text))
+    if plot:
+        from . import plots
+
+        named = {name: {names.get(d, d): report.levels(of[d]) for d in data if d in of} for name, of in found.items()}
+        plots.save(plots.forest(named), plot)
+
+
+def _intervals(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """The intervals in files, folders (in the order in which they were made) and patterns (in that of their names)."""
+    found = []
+    for file in files:
+        several = file.is_dir() or "*" in file.name
+        if file.is_dir():
+            paths = sorted(file.glob("*.json"), key=lambda f: f.stat().st_mtime_ns)
+        else:
+            paths = sorted(file.parent.glob(file.name)) if several else [file]
+        for path in paths:
+            try:
+                content = load_json(path)
+            except (OSError, ValueError) as error:
+                raise InvalidValueError(f"File {path} must be JSON of `interval --json`, but: {error}.") from None
+            if isinstance(content, dict) and content.get("command") == "interval":
+                found.append(content)
+            elif not several:
+                raise InvalidValueError(f"File {path} must be JSON of `interval --json`, but is not.")
+    if not found:
+        raise InvalidValueError(f"There is no result of `interval` in {', '.join(map(str, files))}.")
+    return found
+
+
+def _cell(result: Mapping[str, Any] | None, cl: float | None) -> str:
+    if result is None:
+        return ""
+    levels = report.levels(result)
+    return report.pieces(levels.get(max(levels) if cl is None else cl, []))
+
+
 @data_command
 def toys(
     like: Likelihood,
@@ -820,7 +887,7 @@ def reproduce(
         with _workplace(study.name) as work:
             results, faults = _run_study(asked, work, anew)
             comparisons = [studies.compare(row, results) for row in asked.rows]
-            reports[study.name] = studies.report(asked, comparisons, results)
+            reports[study.name] = studies.summary(asked, comparisons, results)
             if json != "-":
                 _print_study(asked, comparisons)
             if out_ is not None:
@@ -855,40 +922,40 @@ def _workplace(name: str) -> Iterator[Path]:
 
 def _run_study(study: studies.Study, work: Path, anew: bool) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """The JSON of each run (None if there is none), and the words of the runs that failed."""
-    group: Any = typer.main.get_command(app)
     results: dict[str, Any] = {}
     faults: dict[str, list[str]] = {}
-    with contextlib.chdir(work):
-        for number, run in enumerate(study.runs, start=1):
-            record, began = Path("runs") / f"{run.name}.json", time.perf_counter()
-            seal = studies.stamp(run, study.runs[: number - 1] if run.words[0] == "contours" else ())
-            kept = studies.kept(record, seal, run) if not anew else None
-            if kept is None:
-                status, kept = _run_silently(group, run)
-                save_json(record, {"stamp": seal, "status": status, "result": kept})
-                where = f"[{number}/{len(study.runs)}] {study.name}: {run.name}"
-                err.print(f"{where}, {time.perf_counter() - began:.1f} s", style="dim", soft_wrap=True)
-            results[run.name] = kept
-            if kept is None or kept.get("converged") is False:
+    for number, run in enumerate(study.runs, start=1):
+        reads = study.runs[: number - 1] if run.words[0] in ("contours", "compare") else ()
+        seal = studies.stamp(run, reads)
+        results[run.name] = None if anew else studies.kept(work, run, seal)
+        if results[run.name] is None:
+            began = time.perf_counter()
+            status, results[run.name] = _run_silently(run, work, seal)
+            where = f"[{number}/{len(study.runs)}] {study.name}: {run.name}"
+            err.print(f"{where}, {time.perf_counter() - began:.1f} s", style="dim", soft_wrap=True)
+            if status:
                 faults[run.name] = run.words
     return results, faults
 
 
-def _run_silently(group: Any, run: analysis.Run) -> tuple[int, dict[str, Any] | None]:
-    """Exit status and JSON of a command."""
-    raw = Path("runs") / f".{run.name}.json"
-    raw.unlink(missing_ok=True)
-    words = [*run.words, "--json", str(raw)]
-    if "--out" in words and Path(f"{words[words.index('--out') + 1]}.part").exists():
+def _run_silently(run: analysis.Run, work: Path, seal: str) -> tuple[int, dict[str, Any] | None]:
+    """Exit status and JSON of a command; both are kept, and the seal if it ended well."""
+    group: Any = typer.main.get_command(app)
+    stamp, result = studies.record(work, run)
+    for file in (stamp, result):
+        file.unlink(missing_ok=True)
+    words = [*run.words, "--json", str(result)]
+    if "--out" in words and (work / f"{words[words.index('--out') + 1]}.part").exists():
         words.append("--resume")
     out.quiet = True
     try:
-        status = group.main(words, prog_name="cevjax", standalone_mode=False) or 0
+        with contextlib.chdir(work):
+            status = group.main(words, prog_name="cevjax", standalone_mode=False) or 0
     finally:
         out.quiet = False
-    found = load_json(raw) if raw.exists() else None
-    raw.unlink(missing_ok=True)
-    return status, found
+    if status == 0:
+        write_atomically(stamp, lambda temporary: temporary.write_text(seal))
+    return status, load_json(result) if result.exists() else None
 
 
 VERDICTS = {
@@ -914,16 +981,19 @@ def _print_study(study: studies.Study, comparisons: Sequence[studies.Comparison]
 
 
 def _publish(
-    study: studies.Study, work: Path, folder: Path, report: dict[str, Any], comparisons: Sequence[studies.Comparison]
+    study: studies.Study, work: Path, folder: Path, found: dict[str, Any], comparisons: Sequence[studies.Comparison]
 ) -> None:
-    """Results and figures into a folder, and the table into its README if that has a place for it."""
+    """Results, figures and tables into a folder, and what its README has a place for into that."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_json(folder / "results.json", report)
-    for figure in studies.figures(study):
-        shutil.copyfile(work / figure, folder / figure.name)
+    save_json(folder / "results.json", found)
+    parts = {"results": studies.table(comparisons)}
+    for file in studies.to_publish(study):
+        shutil.copyfile(work / file, folder / file.name)
+        if file.suffix == ".md":
+            parts[file.name] = (work / file).read_text().rstrip()
     readme = folder / "README.md"
     if readme.is_file():
-        text = studies.fill(readme.read_text(), comparisons)
+        text = studies.fill(readme.read_text(), parts)
         write_atomically(readme, lambda temporary: temporary.write_text(text))
 
 

@@ -175,6 +175,73 @@ def profile_curve(result: IntervalResult) -> Figure:
     return figure
 
 
+def forest(
+    intervals: Mapping[str, Mapping[str, Mapping[float, Sequence[Sequence[float | None]]]]],
+    columns: int = 5,
+) -> Figure:
+    """Intervals of many parameters from several data: a panel a parameter, in it a line a data set.
+
+    Args:
+        intervals: {parameter: {data: {confidence level: pieces [low, high], None for an open end}}}.
+        columns: panels side by side.
+
+    The range of a panel is about three times what the tightest data allow; where others allow more, they run out of it.
+    """
+    data = list(dict.fromkeys(name for of in intervals.values() for name in of))
+    colours = {name: _colour(i) for i, name in enumerate(data)}
+    columns = min(columns, len(intervals))
+    rows = -(-len(intervals) // columns)
+    height = 0.55 + 0.17 * len(data)
+    figure = Figure(figsize=(2.2 * columns, height * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, (label, of) in zip(axes, intervals.items(), strict=False):
+        low, high = _forest_range(of)
+        for name, levels in of.items():
+            line = -data.index(name)
+            for cl, pieces in levels.items():
+                style = {
+                    "color": colours[name],
+                    "linewidth": 4.0 if cl == min(levels) else 1.4,
+                    "solid_capstyle": "butt",
+                }
+                for start, end in pieces:
+                    ends = [low if start is None else max(start, low), high if end is None else min(end, high)]
+                    if ends[0] < ends[1]:
+                        ax.plot(ends, [line, line], **style)
+        ax.set(xlim=(low, high), ylim=(-len(data) + 0.4, 0.6), yticks=[])
+        ax.set_title("\n".join(textwrap.wrap(label, 30)), fontsize=7)
+        ax.tick_params(labelsize=6)
+        ax.xaxis.get_offset_text().set_fontsize(6)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        if low < 0 < high:
+            ax.axvline(0, color="0.8", linewidth=0.6, zorder=0)
+    for ax in axes[len(intervals) :]:  # what is left of the last row
+        ax.set_axis_off()
+    shown = sorted({cl for of in intervals.values() for found in of.values() for cl in found})
+    handles = [Line2D([], [], color=colours[name], linewidth=4) for name in data]
+    title = " and ".join(f"{100 * cl:.4g} %" for cl in shown) + ", profile likelihood"
+    figure.legend(handles, data, loc="outside upper center", ncols=len(data), fontsize=7, frameon=False, title=title,
+                  title_fontsize=7)  # fmt: skip
+    return figure
+
+
+def _forest_range(of: Mapping[str, Mapping[float, Sequence[Sequence[float | None]]]]) -> tuple[float, float]:
+    """The range of a panel: the tightest interval at the highest level, with as much again on both sides."""
+    spans = []
+    for levels in of.values():
+        ends = [end for piece in levels[max(levels)] for end in piece if end is not None]
+        open_ = any(end is None for piece in levels[max(levels)] for end in piece)
+        if ends:
+            spans.append((open_ and len(ends) > 1, max(ends) - min(ends) or abs(ends[0]), min(ends), max(ends), open_))
+    if not spans:
+        return 0.0, 1.0
+    _, width, low, high, open_ = min(spans)
+    if open_ and len({low, high}) == 1:  # a limit: from the bound, at zero, on
+        low, high, width = min(low, 0.0), max(high, 0.0), abs(high - min(low, 0.0)) or 1.0
+        return (low, high + width) if high > 0 else (low - width, high)
+    return low - width, high + width
+
+
 # --------------------------------------------------------------------------------------------------------------- scans
 
 

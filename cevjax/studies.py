@@ -19,7 +19,7 @@ from typing import Any
 
 from .analysis import Run, read_analysis, read_runs
 from .errors import InvalidValueError, check_name
-from .report import markdown
+from .report import markdown, pieces
 
 FILE = "analysis.toml"
 SHORT = {"upper": "intervals.-1.1", "lower": "intervals.0.0"}
@@ -306,16 +306,14 @@ def show(value: Value) -> str:
     if value is None:
         return ""
     if isinstance(value, list):
-        return " ".join(
-            "[" + ", ".join("open" if end is None else f"{end:.4g}" for end in piece) + "]" for piece in value
-        )
+        return pieces(value, 4)
     return f"{value:.5g}"
 
 
 HEADER = ("what", "published", "ours", "difference", "verdict")
 
 
-def report(study: Study, comparisons: Iterable[Comparison], results: Mapping[str, Any]) -> dict[str, Any]:
+def summary(study: Study, comparisons: Iterable[Comparison], results: Mapping[str, Any]) -> dict[str, Any]:
     """All of it, as JSON can hold it."""
     return {
         "study": study.name,
@@ -327,43 +325,54 @@ def report(study: Study, comparisons: Iterable[Comparison], results: Mapping[str
         "runs": {
             run.name: {"words": run.words, **{k: v for k, v in (results.get(run.name) or {}).items() if k in KEPT}}
             for run in study.runs
-            if run.words[0] != "contours"
+            if run.words[0] not in ("contours", "compare")
         },
     }
 
 
-def figures(study: Study) -> list[Path]:
-    """The files that the runs of a study draw."""
-    named = [run.words[run.words.index("--plot") + 1] for run in study.runs if "--plot" in run.words]
-    return [file for name in named for file in _formats(name)]
+def outputs(run: Run) -> list[Path]:
+    """The files that a run writes."""
+    return [file for option in ("--out", "--plot", "--table") for file in _of_option(run, option)]
 
 
-def _formats(name: str) -> list[Path]:
-    """As :func:`cevjax.plots.check_format`, without the plotting library."""
-    path = Path(name)
+def to_publish(study: Study) -> list[Path]:
+    """The figures and tables of a study."""
+    return [file for run in study.runs for option in ("--plot", "--table") for file in _of_option(run, option)]
+
+
+def _of_option(run: Run, option: str) -> list[Path]:
+    if option not in run.words:
+        return []
+    path = Path(run.words[run.words.index(option) + 1])  # of a figure perhaps in several formats: x.png,pdf
     return [path.with_suffix(f".{ending.removeprefix('.')}") for ending in path.suffix.split(",")]
 
 
-def kept(record: Path, seal: str, run: Run) -> dict[str, Any] | None:
+def kept(work: Path, run: Run, seal: str) -> dict[str, Any] | None:
     """The result of an earlier run of the same code, if it ended well and its files are still there."""
+    stamp, result = record(work, run)
     try:
-        content = json.loads(record.read_text())
+        same = stamp.read_text() == seal and all((work / file).exists() for file in outputs(run))
+        return json.loads(result.read_text()) if same else None
     except (OSError, ValueError):
         return None
-    options = dict(zip(run.words, run.words[1:], strict=False))
-    made = [Path(options["--out"])] if "--out" in options else []
-    made += _formats(options["--plot"]) if "--plot" in options else []
-    fresh = content["stamp"] == seal and content["status"] == 0 and all(file.exists() for file in made)
-    return content["result"] if fresh else None
 
 
-MARKS = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
+def record(work: Path, run: Run) -> tuple[Path, Path]:
+    """Where the stamp and the JSON of a run are kept."""
+    return work / "runs" / f"{run.name}.stamp", work / "runs" / f"{run.name}.json"
 
 
-def fill(text: str, comparisons: Iterable[Comparison]) -> str:
-    """The text of a README with its table anew, between the marks ``<!-- results -->`` and ``<!-- /results -->``."""
-    table = markdown(HEADER, (c.cells() for c in comparisons))
-    return MARKS.sub(lambda found: f"{found[1]}{table}\n{found[2]}", text)
+def fill(text: str, parts: Mapping[str, str]) -> str:
+    """The text of a README with ``parts`` anew, each between its marks ``<!-- NAME -->`` and ``<!-- /NAME -->``."""
+    for name, part in parts.items():
+        marks = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- /{re.escape(name)} -->)", re.DOTALL)
+        text = marks.sub(lambda found, part=part: f"{found[1]}{part}\n{found[2]}", text)
+    return text
+
+
+def table(comparisons: Iterable[Comparison]) -> str:
+    """The table of a study in Markdown."""
+    return markdown(HEADER, (c.cells() for c in comparisons))
 
 
 NOT_PHYSICS = ("cli.py", "report.py", "studies.py")

@@ -259,3 +259,54 @@ def test_sample_bad_input(options, message, tmp_path, monkeypatch):
     result = invoke(*SAMPLE, *options)
     assert result.exit_code == 2 and message in result.output
     assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------------------------------------- compare
+
+
+@pytest.fixture(scope="module")
+def intervals(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("intervals")
+    for flux in ("hmk", "efk"):
+        options = ("--poi", "sin2_theta_w", "--cl", 0.68, "--cl", 0.9)
+        succeed("interval", f"{DATA}:flux={flux}", *options, "--json", folder / f"{flux}.json")
+        os.utime(folder / f"{flux}.json", ns=(10**18 + (flux == "efk"),) * 2)
+    options = ("--interaction", "light-vector:model=b-l", "--set", "m_zprime=10", "--poi", "g_zprime")
+    succeed("interval", DATA, *options, "--json", folder / "force.json")
+    (folder / "other.json").write_text(json.dumps({"command": "fit"}))
+    return folder
+
+
+def test_compare(intervals, tmp_path):
+    data = output("compare", intervals, "--table", tmp_path / "t.md", "--plot", tmp_path / "f.png,pdf")["parameters"]
+    assert list(data) == ["sin2_theta_w", "g_zprime, b-l, m_zprime=10"]
+    one = json.loads((intervals / "efk.json").read_text())
+    assert data["sin2_theta_w"][f"{DATA}:flux=efk"] == one
+    cells = " ".join(f"[{low:.3g}, {high:.3g}]" for low, high in one["levels"][1]["intervals"])
+    table = (tmp_path / "t.md").read_text().splitlines()
+    assert table[0] == f"| parameter | {DATA}:flux=hmk | {DATA}:flux=efk | {DATA} |"
+    assert table[2].startswith("| sin2_theta_w | [") and table[2].endswith(f" | {cells} |  |")
+    assert table[3].startswith("| g_zprime, b-l, m_zprime=10 |  |  | [open, ") and len(table) == 4
+    assert (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF") and (tmp_path / "f.png").exists()
+    pattern = output("compare", intervals / "force*.json", intervals / "?*mk.json")["parameters"]
+    assert list(pattern) == ["g_zprime, b-l, m_zprime=10", "sin2_theta_w"]
+    shown = succeed("compare", intervals / "hmk.json", "--label", f"{DATA}:flux=hmk=CONUS", "--cl", "0.68").stdout
+    low, high = json.loads((intervals / "hmk.json").read_text())["levels"][0]["intervals"][0]
+    assert "CONUS" in shown and f"[{low:.3g}, {high:.3g}]" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("other.json",), "other.json"),
+        (("none.json",), "none.json"),
+        (("hmk.json", "--label", "CONUS"), "`--label`"),
+        (("hmk.json", "--table", "no/where.md"), "no/where.md"),
+    ],
+)
+def test_compare_refuses(intervals, words, said):
+    assert said in refused("compare", intervals / words[0], *words[1:])
+
+
+def test_compare_needs_results(tmp_path):
+    assert str(tmp_path) in refused("compare", tmp_path).replace("\n", "")

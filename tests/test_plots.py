@@ -257,6 +257,46 @@ def test_profile_of_a_real_interval(csi_likelihood):
     assert np.min(ax.lines[0].get_ydata()) == pytest.approx(0, abs=1e-6)
 
 
+# ------------------------------------------------------------------------------------------------- intervals of many
+
+
+def drawn(ax):
+    """The lines of a panel: {place: [(left, right, width)]}."""
+    found = {}
+    for line in ax.lines:
+        x, y = line.get_data()
+        if y[0] == y[1]:
+            found.setdefault(float(y[0]), []).append((float(x[0]), float(x[1]), line.get_linewidth()))
+    return found
+
+
+def test_forest():
+    intervals = {
+        "eps": {"A": {0.68: [[-0.1, 0.1]], 0.9: [[-0.2, 0.2]]}, "B": {0.68: [[-1.0, 1.0]], 0.9: [[-9.0, 9.0]]}},
+        "mu [mu_B]": {"B": {0.9: [[None, 3e-9]]}, "A": {0.9: [[None, 2e-9]]}},
+        "two": {"A": {0.9: [[1.0, 1.2], [1.8, 2.0]]}},
+        "none": {"A": {0.9: [[None, None]]}},
+    }
+    figure = plots.forest(intervals, columns=3)
+    first, second, third, fourth, *rest = figure.axes
+    assert [ax.get_title() for ax in figure.axes[:4]] == list(intervals) and len(rest) == 2
+    assert not any(ax.axison for ax in rest)
+    # three times the tightest; wider ones run out of it
+    assert first.get_xlim() == pytest.approx((-0.6, 0.6))
+    assert drawn(first)[0.0] == [(-0.1, 0.1, 4.0), (-0.2, 0.2, 1.4)]
+    np.testing.assert_allclose(drawn(first)[-1.0], [(-0.6, 0.6, 4.0), (-0.6, 0.6, 1.4)])
+    # a limit starts at the bound, and data keep their place and colour
+    assert second.get_xlim() == pytest.approx((0.0, 4e-9))
+    assert drawn(second)[-1.0] == [(pytest.approx(0.0), pytest.approx(3e-9), 4.0)]
+    assert {line.get_color() for line in second.lines if line.get_ydata()[0] == -1} == {
+        line.get_color() for line in first.lines if line.get_ydata()[0] == -1
+    }
+    assert [piece[:2] for piece in drawn(third)[0.0]] == [(1.0, 1.2), (1.8, 2.0)]
+    assert drawn(fourth)[0.0][0][:2] == fourth.get_xlim()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["A", "B"]
+    assert figure.legends[0].get_title().get_text() == "68 % and 90 %, profile likelihood"
+
+
 # -------------------------------------------------------------------------------------------------------------- files
 
 

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from cevjax import studies
 from cevjax.cli import app
 from cevjax.errors import InvalidValueError, UnknownNameError
-from cevjax.report import markdown
 from cevjax.studies import AGREE, DIFFERS, FAILED, UNPUBLISHED, WITHIN, Comparison, Row, compare
 
 ROOT = Path(__file__).parents[1]
@@ -245,13 +244,15 @@ def test_tolerances_in_percent(tmp_path):
 
 
 def test_the_table_of_a_readme():
-    text = "before\n<!-- results -->\nold\n<!-- /results -->\nafter\n"
-    found = studies.fill(text, [Comparison(row(83.2), 83.25, 0.05, AGREE)])
+    text = "before\n<!-- results -->\nold\n<!-- /results -->\nafter\n<!-- a.md -->\n<!-- /a.md -->\n"
+    parts = {"results": studies.table([Comparison(row(83.2), 83.25, 0.05, AGREE)]), "a.md": "other", "b.md": "none"}
+    found = studies.fill(text, parts)
     lines = found.splitlines()
-    assert lines[:2] == ["before", "<!-- results -->"] and lines[-2:] == ["<!-- /results -->", "after"]
+    assert lines[:2] == ["before", "<!-- results -->"] and lines[5:7] == ["<!-- /results -->", "after"]
     assert lines[4] == "| it | 83.2 | 83.25 | +0.05 | agree |"
-    assert studies.fill(found, [Comparison(row(83.2), 83.25, 0.05, AGREE)]) == found
-    assert studies.fill("no marks", []) == "no marks"
+    assert lines[7:] == ["<!-- a.md -->", "other", "<!-- /a.md -->"]
+    assert studies.fill(found, parts) == found
+    assert studies.fill("no marks", parts) == "no marks"
 
 
 # ------------------------------------------------------------------------------------------------------------- running
@@ -337,9 +338,13 @@ def test_results_are_those_of_the_study(name):
     for run in study.runs:
         assert run.words[0] == "contours" or results["runs"][run.name]["words"] == run.words
     readme = (ROOT / "experiments" / name / "README.md").read_text()
-    assert markdown(studies.HEADER, (c.cells() for c in comparisons)) in readme
-    for figure in studies.figures(study):
-        assert (ROOT / "experiments" / name / figure.name).is_file(), figure
+    parts = {"results": studies.table(comparisons)}
+    for file in studies.to_publish(study):
+        assert (ROOT / "experiments" / name / file.name).is_file(), file
+        if file.suffix == ".md":
+            parts[file.name] = (ROOT / "experiments" / name / file.name).read_text().rstrip()
+    assert studies.fill(readme, parts) == readme and any(f"<!-- {part} -->" in readme for part in parts)
+    assert "<!-- results -->" in readme or not any(r.published for r in study.rows)
 
 
 def numbers(value):
