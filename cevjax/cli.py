@@ -986,7 +986,7 @@ def _publish(
     """Results, figures and tables into a folder, and what its README has a place for into that."""
     folder.mkdir(parents=True, exist_ok=True)
     save_json(folder / "results.json", found)
-    parts = {"results": studies.table(comparisons)}
+    parts = studies.tables(comparisons)
     for file in studies.to_publish(study):
         shutil.copyfile(work / file, folder / file.name)
         if file.suffix == ".md":

@@ -370,9 +370,12 @@ def fill(text: str, parts: Mapping[str, str]) -> str:
     return text
 
 
-def table(comparisons: Iterable[Comparison]) -> str:
-    """The table of a study in Markdown."""
-    return markdown(HEADER, (c.cells() for c in comparisons))
+def tables(comparisons: Iterable[Comparison]) -> dict[str, str]:
+    """In Markdown, {mark in the README: table}: ``results``, what is published beside ours, and ``ours``, the rest."""
+    comparisons = list(comparisons)
+    published = [c.cells() for c in comparisons if c.row.published is not None]
+    rest = [(c.row.what, show(c.ours)) for c in comparisons if c.row.published is None]
+    return {"results": markdown(HEADER, published), "ours": markdown(("what", "ours"), rest)}
 
 
 NOT_PHYSICS = ("cli.py", "report.py", "studies.py")

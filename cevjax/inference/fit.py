@@ -100,7 +100,8 @@ def fit(
         like: likelihood.
         free: names of the parameters of interest.
         values: parameters held at values other than nominal.
-        starts: number of starting points; None for 16, or 1 if only nuisances are fitted.
+        starts: number of starting points; None for 16, for 64 if two of the free parameters spread over decades, as mass
+            and coupling of a mediator do (minima are narrow there), or for 1 if only nuisances are fitted.
 
     Raises:
         UnknownNameError: no such parameter; the message offers the nearest.
@@ -118,7 +119,8 @@ def fit(
         raise InvalidValueError("Argument `free` must name a parameter: this likelihood has no nuisances to fit.")
     if starts is not None and starts < 1:
         raise InvalidValueError(f"Argument `starts` must be at least 1, but was {starts}.")
-    count = starts or (BATCH if task.free else 1)
+    decades = sum(like.parameters[name].decades for name in task.free)
+    count = starts or (1 if not task.free else BATCH if decades < 2 else 4 * BATCH)
     found = minimize(like, task.where, starting_points(like, task, count), task.fixed)
     return result_of(like, task, found, began)
 

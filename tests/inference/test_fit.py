@@ -153,3 +153,13 @@ def test_a_likelihood_that_is_not_finite_does_not_converge(csi_likelihood):
     assert not np.any(cevjax.profile(lost, {"sin2_theta_w": [0.2]}).converged)
     with pytest.raises(InvalidValueError, match="not finite anywhere"):
         cevjax.interval(lost, "sin2_theta_w")
+
+
+def test_narrow_minima_of_mass_and_coupling_are_found():
+    """The amplitude reversed by a heavy mediator and a little larger: a strip a few percent wide, of decades."""
+    lar = cevjax.load("coherent-lar-2020", statistic="2211.11905")
+    like = cevjax.Likelihood([lar], cevjax.StandardModel() + cevjax.LightVector(model="universal"))
+    reversed_ = cevjax.profile(like, {"g_zprime": np.geomspace(1e-5, 1e-4, 600)}, values={"m_zprime": 10.0})
+    result = cevjax.fit(like, ("g_zprime", "m_zprime"))
+    assert result.chi2_min < cevjax.fit(like).chi2_min - 0.9
+    assert result.chi2_min <= reversed_.chi2.min() + 1e-3
