@@ -24,6 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import numpy as np
 import typer
 from rich.console import Console
@@ -920,6 +921,10 @@ def _workplace(name: str) -> Iterator[Path]:
         yield place.resolve()
 
 
+RUNS_OF_A_CACHE = 16
+"""After so many runs compiled functions are dropped: each keeps memory maps, of which a process may have 65,530."""
+
+
 def _run_study(study: studies.Study, work: Path, anew: bool) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """The JSON of each run (None if there is none), and the words of the runs that failed."""
     results: dict[str, Any] = {}
@@ -935,6 +940,8 @@ def _run_study(study: studies.Study, work: Path, anew: bool) -> tuple[dict[str, 
             err.print(f"{where}, {time.perf_counter() - began:.1f} s", style="dim", soft_wrap=True)
             if status:
                 faults[run.name] = run.words
+            if number % RUNS_OF_A_CACHE == 0:
+                jax.clear_caches()
     return results, faults
 
 

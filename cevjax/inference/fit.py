@@ -100,8 +100,8 @@ def fit(
         like: likelihood.
         free: names of the parameters of interest.
         values: parameters held at values other than nominal.
-        starts: number of starting points; None for 16, for 64 if two of the free parameters spread over decades, as mass
-            and coupling of a mediator do (minima are narrow there), or for 1 if only nuisances are fitted.
+        starts: number of starting points; None for 16, for 64 if two of the free parameters spread over decades, as the
+            mass and the coupling of a mediator (minima are narrow there), or for 1 if only nuisances are fitted.
 
     Raises:
         UnknownNameError: no such parameter; the message offers the nearest.
