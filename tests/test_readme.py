@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import cevjax
-from cevjax import registry
+from cevjax import registry, studies
+from cevjax.analysis import read_runs
+from cevjax.cli import app
 from cevjax.datasets import statistics
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -95,3 +98,23 @@ def test_every_data_set_and_statistic_is_in_the_readme():
     rows = re.findall(r"^\| `([a-z0-9-]+)` \| .* \| (`default`.*) \|$", README, re.MULTILINE)
     listed = {name: set(re.findall(r"`([^`]+)`", cell)) for name, cell in rows}
     assert listed == {name: set(statistics(name)) for name in registry.dataset_names()}
+
+
+def test_the_analysis_file_of_the_readme(tmp_path):
+    (tmp_path / "analysis.toml").write_text(block("toml", "[variant.csi]"))
+    first, second, third = read_runs(tmp_path / "analysis.toml", typer.main.get_command(app).commands)
+    assert (first.name, second.name, third.name) == ("plane-csi", "plane-both", "contours-2")
+    assert second.words[:3] == ["scan", "coherent-csi-2021", "coherent-lar-2020"] and "plane-both.nc" in second.words
+    assert third.words == ["contours", "plane-csi.nc", "plane-both.nc", "--plot", "plane.png,pdf"]
+
+
+def test_the_study_of_the_readme(tmp_path):
+    run = '[[run]]\nname = "angle"\ncommand = "interval"\ndatasets = ["coherent-lar-2020"]\npoi = "sin2_theta_w"\n'
+    (tmp_path / "analysis.toml").write_text(block("toml", "[[row]]") + run)
+    (row,) = studies.read_study(str(tmp_path), typer.main.get_command(app).commands).rows
+    assert (row.run, row.of, row.published, row.agree, row.within) == ("angle", "best_fit", 0.31, 0.0075, 0.015)
+
+
+def test_the_readme_names_every_command():
+    for name in typer.main.get_command(app).commands:
+        assert f"cevjax {name}" in README, name
