@@ -209,7 +209,7 @@ def _tolerance(given: float | str, published: Value) -> float:
     if not isinstance(given, str):
         return float(given)
     if isinstance(published, list):
-        size = max(high - low for low, high in published if low is not None and high is not None)
+        size = max((high - low for low, high in published if low is not None and high is not None), default=0.0)
     else:
         size = abs(published or 0.0)
     return float(given.removesuffix("%")) / 100 * size

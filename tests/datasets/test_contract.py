@@ -44,6 +44,8 @@ def active(like, model):
 @pytest.mark.parametrize("name", BEYOND)
 def test_interactions_on_nuclei(standard, name):
     like, value = standard
+    if (like.measurements[0].name, name) == ("dresden-ii-2022", "dipole-portal"):
+        pytest.skip("the slowest of all; test_interactions_on_electrons has it, nuclei included")
     model = interaction(name)
     with_it = cevjax.Likelihood([without_electrons(like.measurements[0].name)], cevjax.StandardModel() + model)
     nominal = with_it.nominal()
