@@ -15,10 +15,12 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, StringConstraints, ValidationError
 
 from .analysis import Run, read_analysis, read_runs
-from .errors import InvalidValueError, check_name
+from .errors import InvalidValueError, UnknownNameError, check_name
 from .report import markdown, pieces
 
 FILE = "analysis.toml"
@@ -119,6 +121,54 @@ def study_names() -> tuple[str, ...]:
     return tuple(sorted(file.parent.name for file in experiments_dir().glob(f"*/{FILE}")))
 
 
+Percent = Annotated[str, StringConstraints(pattern=r"^[0-9.]+ ?%$")]
+Tolerance = Annotated[NonNegativeFloat | Percent, Field(description="a number or a percentage such as '3 %'")]
+Piece = Annotated[list[float], Field(min_length=2, max_length=2)]
+Printed = Annotated[float | Piece | list[Piece], Field(description="a number, a piece [low, high] or a list of pieces")]
+Text = Annotated[str, Field(min_length=1, description="a text")]
+
+
+class Table(BaseModel):
+    """A table of the file: unknown keys and values of another kind are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Tolerances(Table):
+    """``[study.tolerance.QUANTITY]``, for all rows of that."""
+
+    agree: Tolerance = 0.0
+    within: Tolerance = 0.0
+    why: Text | None = None
+
+
+class About(Table):
+    """``[study]``."""
+
+    title: Text
+    source: Text
+    tolerance: Annotated[dict[str, dict], Field(description="tables, one a quantity")] = {}
+
+
+class RowTable(Tolerances):
+    """``[[row]]``: a line for each variant of its run."""
+
+    run: Text
+    of: Text
+    what: Text | None = None
+    than: Text | None = None
+    unit: Annotated[float, Field(gt=0, description="a number above zero")] = 1.0
+    published: (
+        Annotated[
+            Printed | dict[str, Printed],
+            Field(description="a number, a piece [low, high], a list of pieces, or a table of these by variant"),
+        ]
+        | None
+    ) = None
+    where: str = ""
+    quick: Annotated[bool, Field(description="true or false")] = False
+
+
 def read_study(name: str, commands: Mapping[str, Any]) -> Study:
     """The study called ``name``, or that in the folder ``name``.
 
@@ -134,66 +184,73 @@ def read_study(name: str, commands: Mapping[str, Any]) -> Study:
     runs = read_runs(file, commands)
     for run in runs:
         if "--json" in run.words:
-            raise InvalidValueError(
-                f"A run of the study {file} must not have `json`, which is kept anyway: {run.name!r}."
-            )
-    about = content.get("study", {})
-    for key in ("title", "source"):
-        if not isinstance(about.get(key), str):
-            raise InvalidValueError(f"Table [study] of {file} must have a text `{key}`.")
-    rows = list(_rows(file, content.get("row", []), about.get("tolerance", {}), runs))
+            raise InvalidValueError(f"A run of {file} must not have `json`, which is kept anyway: {run.name!r}.")
+    about = _validated(About, content.get("study", {}), f"[study] of {file}")
+    common = {of: _validated(Tolerances, t, f"[study.tolerance.{of}] of {file}") for of, t in about.tolerance.items()}
+    rows = []
+    for table in content.get("row", []):
+        checked = _validated(RowTable, table, f"a [[row]] of {file}")
+        rows += _rows(file, checked, common.get(checked.of, Tolerances()), runs)
     shown = {row.run for row in rows}
     for run in runs:
         if run.name not in shown and run.words[0] in AUTOMATIC:
             rows.append(Row(run.name, run.name, AUTOMATIC[run.words[0]]))
     order = {run.name: number for number, run in enumerate(runs)}
     rows.sort(key=lambda row: order[row.run])
-    return Study(folder.resolve().name, folder, about["title"], about["source"], tuple(runs), tuple(rows))
+    return Study(folder.resolve().name, folder, about.title, about.source, tuple(runs), tuple(rows))
 
 
-ROW_KEYS = ("what", "run", "of", "than", "unit", "published", "agree", "within", "why", "where", "quick")
+T = TypeVar("T", bound=Table)
 
 
-def _rows(file: Path, tables: list[dict], tolerances: dict[str, dict], runs: Sequence[Run]) -> Iterator[Row]:
-    """The rows that the tables [[row]] stand for: one for each variant of the run."""
-    for table in tables:
-        for key in table:
-            check_name(f"key of [[row]] in {file}", key, ROW_KEYS)
-        for key in ("run", "of"):
-            if not isinstance(table.get(key), str):
-                raise InvalidValueError(f"Every [[row]] of {file} must have a text `{key}`.")
-        base, of = table["run"], table["of"]
-        check_name(f"run in {file}", base, {run.base for run in runs})
-        variants = {run.variant: run for run in runs if run.base == base}
-        published = table.get("published")
-        if not isinstance(published, dict):
-            published = dict.fromkeys(variants, published)
-        for variant in published:
-            check_name(f"variant of run {base!r} in {file}", variant, variants)
-        for variant in variants:
-            value = _published(file, base, published.get(variant))
-            than = _counterpart(file, table["than"], variant, runs) if "than" in table else ""
-            allowed = {**tolerances.get(of, {}), **{k: table[k] for k in ("agree", "within", "why") if k in table}}
-            if value is not None and not (allowed.get("agree") and allowed.get("why")):
-                raise InvalidValueError(
-                    f"A [[row]] of {file} with a published value must say what agrees with it (`agree`) and `why`, or "
-                    f"[study.tolerance.{of}] must: run {base!r}."
-                )
-            for key in ("agree", "within"):
-                _check_tolerance(file, base, key, allowed.get(key, 0.0))
-            yield Row(
-                what=table.get("what", base) + (f", {variant}" if variant else ""),
-                run=variants[variant].name,
-                of=of,
-                than=than,
-                unit=float(table.get("unit", 1.0)),
-                published=value,
-                agree=_tolerance(allowed.get("agree", 0.0), value),
-                within=_tolerance(allowed.get("within", 0.0), value),
-                why=allowed.get("why", ""),
-                where=table.get("where", ""),
-                quick=bool(table.get("quick", False)),
-            )
+def _validated(model: type[T], table: Any, where: str) -> T:
+    """The table, checked; what is wrong is said with the key, what it must be and what it was."""
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        faults = {str(fault["loc"][0]) if fault["loc"] else "": fault["type"] for fault in error.errors()}
+    unknown = [key for key, kind in faults.items() if kind == "extra_forbidden"]
+    if unknown:
+        raise UnknownNameError(f"key of {where}", unknown[0], model.model_fields)
+    key, kind = next(iter(faults.items()))
+    if not key:
+        raise InvalidValueError(f"{where} must be a table, but was {table!r}.")
+    wanted = model.model_fields[key].description
+    if kind == "missing":
+        raise InvalidValueError(f"The key `{key}` of {where} is missing: it must be {wanted}.")
+    raise InvalidValueError(f"Key `{key}` of {where} must be {wanted}, but was {table[key]!r}.")
+
+
+def _rows(file: Path, table: RowTable, common: Tolerances, runs: Sequence[Run]) -> Iterator[Row]:
+    """The rows that a table [[row]] stands for."""
+    check_name(f"run in {file}", table.run, {run.base for run in runs})
+    variants = {run.variant: run for run in runs if run.base == table.run}
+    given = table.published
+    published = given if isinstance(given, dict) else dict.fromkeys(variants, given)
+    for variant in published:
+        check_name(f"variant of run {table.run!r} in {file}", variant, variants)
+    own = table.model_fields_set
+    agree, within, why = (getattr(table if key in own else common, key) for key in ("agree", "within", "why"))
+    if published and given is not None and not (agree and why):
+        raise InvalidValueError(
+            f"A [[row]] of {file} with a published value must say what agrees with it (`agree`) and `why`, or "
+            f"[study.tolerance.{table.of}] must: run {table.run!r}."
+        )
+    for variant, run in variants.items():
+        value = _pieces(published.get(variant))
+        yield Row(
+            what=(table.what or table.run) + (f", {variant}" if variant else ""),
+            run=run.name,
+            of=table.of,
+            than=_counterpart(file, table.than, variant, runs) if table.than else "",
+            unit=table.unit,
+            published=value,
+            agree=_tolerance(agree, value),
+            within=_tolerance(within, value),
+            why=why or "",
+            where=table.where,
+            quick=table.quick,
+        )
 
 
 def _counterpart(file: Path, base: str, variant: str, runs: Sequence[Run]) -> str:
@@ -202,6 +259,14 @@ def _counterpart(file: Path, base: str, variant: str, runs: Sequence[Run]) -> st
     names = ["-".join([base, *parts[:n]]) for n in range(len(parts), -1, -1)]
     known = {run.name for run in runs}
     return next((name for name in names if name in known), None) or check_name(f"run in {file}", base, known)
+
+
+def _pieces(value: float | list | None) -> Value:
+    """Pieces [low, high], an infinite end being open; one piece may stand without its outer brackets."""
+    if not isinstance(value, list):
+        return value
+    pieces = value if isinstance(value[0], list) else [value]
+    return [[None if math.isinf(end) else float(end) for end in piece] for piece in pieces]
 
 
 def _tolerance(given: float | str, published: Value) -> float:
@@ -213,33 +278,6 @@ def _tolerance(given: float | str, published: Value) -> float:
     else:
         size = abs(published or 0.0)
     return float(given.removesuffix("%")) / 100 * size
-
-
-def _check_tolerance(file: Path, base: str, key: str, given: Any) -> None:
-    percent = isinstance(given, str) and re.fullmatch(r"[\d.]+ ?%", given)
-    if not percent and (isinstance(given, bool) or not isinstance(given, (int, float)) or given < 0):
-        raise InvalidValueError(
-            f"Key `{key}` of a [[row]] of {file} must be a number or a percentage such as '3 %', but was {given!r}: "
-            f"run {base!r}."
-        )
-
-
-def _published(file: Path, base: str, value: Any) -> Value:
-    """A number, or pieces."""
-    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
-        return value
-    pieces = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
-    if all(isinstance(p, list) and len(p) == 2 and all(isinstance(end, (int, float)) for end in p) for p in pieces):
-        return _pieces(pieces)
-    raise InvalidValueError(
-        f"Key `published` of a [[row]] of {file} must be a number, a piece [low, high] or a list of pieces, but was "
-        f"{value!r}: run {base!r}."
-    )
-
-
-def _pieces(value: list) -> list[list[float | None]]:
-    """Pieces [low, high], an infinite end being open."""
-    return [[None if math.isinf(end) else float(end) for end in piece] for piece in value]
 
 
 def compare(row: Row, results: Mapping[str, Mapping[str, Any] | None]) -> Comparison:

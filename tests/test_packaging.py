@@ -35,6 +35,13 @@ def test_data_are_those_of_the_manifest(folder):
     assert found == manifest["sha256"]["derived"]
 
 
+def test_all_studies_are_to_be_installed():
+    included = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    listed = {file for file in included["force-include"] if file.startswith("experiments/")}
+    found = {file.relative_to(ROOT).as_posix() for file in (ROOT / "experiments").glob("*/analysis.toml")}
+    assert listed == found and all(included["force-include"][file] == f"cevjax/{file}" for file in listed)
+
+
 def run(*words, **options):
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=600, **options)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -77,7 +84,8 @@ def test_the_wheel_holds_code_and_data(wheel):
                 inside = f"cevjax/data/{path.relative_to(ROOT / 'data').as_posix()}"
                 assert inside in names and archive.read(inside) == path.read_bytes()
     code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "cevjax").rglob("*.py")}
-    assert code <= names
+    studies = {f"cevjax/{f.relative_to(ROOT).as_posix()}" for f in (ROOT / "experiments").glob("*/analysis.toml")}
+    assert code | studies <= names and studies
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"cevjax"}
     assert not any("__pycache__" in name or "tests" in name for name in names)
@@ -97,4 +105,6 @@ def test_the_installed_package_fits(installed, tmp_path):
     fit = json.loads(text)
     assert fit["chi2_min"] == pytest.approx(84.28, abs=0.05)
     assert fit["converged"] is True
+    listed = json.loads(python(installed, tmp_path, "-m", "cevjax.cli", "reproduce", "--json", "-"))["studies"]
+    assert "2211.11905" in [study["name"] for study in listed]
     assert not list(tmp_path.iterdir())
