@@ -208,3 +208,17 @@ def test_everything_is_positive_at_extreme_nuisances(csi_likelihood):
     many = jax.jit(jax.vmap(lambda v: expected_flat(like, {**fixed, **dict(zip(names, v, strict=True))})))
     counts = np.asarray(many(points))
     assert np.all(np.isfinite(counts)) and np.all(counts > -1e-5)
+
+
+def test_normalised_within_the_window():
+    """Of the prompt neutrinos all arrive within 6 us; of the others those whose muon decays by then."""
+    counts = {}
+    for statistic in ("2211.11905-shape", "2211.11905-window"):
+        like = cevjax.Likelihood([cevjax.load("coherent-csi-2021", statistic=statistic)], cevjax.StandardModel())
+        counts[statistic] = np.asarray(like.expected(like.nominal())["coherent-csi-2021"]["cevns"]).sum(axis=0)
+    ratio = counts["2211.11905-window"] / counts["2211.11905-shape"]
+    # nothing but muons decays in the last bins; 2197 ns, after a pulse at 0.4715 us and a pion of 26 ns
+    late = 1 / (1 - np.exp(-(6 - 0.4715 - 0.026) / 2.197))
+    np.testing.assert_allclose(ratio[-2:], late, rtol=1e-3)
+    # at first hardly any muon has decayed
+    assert 1 < ratio[0] < 1.015 and np.all(np.diff(ratio) > -1e-9)
