@@ -10,10 +10,8 @@ import cevjax
 pytestmark = pytest.mark.slow
 
 ROWS = {  # label: interaction, free parameters, published chi2_min less that of the standard model, 189.7
-    "moments": (cevjax.MagneticMoment(), ("mu_nu_e", "mu_nu_mu"), -0.1),
     "nsi_ee": (cevjax.NSI(), ("eps_dV_ee", "eps_uV_ee"), -0.8),
     "nsi_mumu": (cevjax.NSI(), ("eps_dV_mumu", "eps_uV_mumu"), -1.2),
-    "b_minus_l": (cevjax.LightVector(model="b-l"), ("g_zprime", "m_zprime"), -0.1),
 }
 
 
