@@ -591,10 +591,8 @@ def compare(
     if not _emit(json, {"parameters": found}):
         _print_rows("intervals", rows)
     if table is not None:
-        text = (
-            report.markdown(["parameter", *(names.get(d, d) for d in data)], [[*row.values()] for row in rows]) + "\n"
-        )
-        write_atomically(table, lambda temporary: temporary.write_text(text))
+        text = report.markdown([*rows[0]], [[*row.values()] for row in rows])
+        write_atomically(table, lambda temporary: temporary.write_text(f"{text}\n"))
     if plot:
         from . import plots
 
@@ -629,7 +627,10 @@ def _cell(result: Mapping[str, Any] | None, cl: float | None) -> str:
     if result is None:
         return ""
     levels = report.levels(result)
-    return report.pieces(levels.get(max(levels) if cl is None else cl, []))
+    if cl is not None and cl not in levels:
+        known = ", ".join(f"{level:g}" for level in levels)
+        raise InvalidValueError(f"Option `--cl` must be a level of every result, but was {cl:g}: there is {known}.")
+    return report.pieces(levels[max(levels) if cl is None else cl])
 
 
 @data_command
@@ -995,6 +996,8 @@ def _publish(
     save_json(folder / "results.json", found)
     parts = studies.tables(comparisons)
     for file in studies.to_publish(study):
+        if not (work / file).exists():
+            continue  # of a run that failed, which is said
         shutil.copyfile(work / file, folder / file.name)
         if file.suffix == ".md":
             parts[file.name] = (work / file).read_text().rstrip()

@@ -224,6 +224,7 @@ def _validated(model: type[T], table: Any, where: str) -> T:
 def _rows(file: Path, table: RowTable, common: Tolerances, runs: Sequence[Run]) -> Iterator[Row]:
     """The rows that a table [[row]] stands for."""
     check_name(f"run in {file}", table.run, {run.base for run in runs})
+    check_name(f"quantity of a [[row]] in {file}", table.of.split(".")[0], (*KEPT, *SHORT, "fall"))
     variants = {run.variant: run for run in runs if run.base == table.run}
     given = table.published
     published = given if isinstance(given, dict) else dict.fromkeys(variants, given)
