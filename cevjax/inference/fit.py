@@ -13,7 +13,7 @@ from ..likelihood import Likelihood
 from ..parameters import check_members
 from ..registry import check_parameter
 from ..results import FitResult, LocalMinimum
-from .minimize import BATCH, Minimum, Space, hessian, minimize, space
+from .minimize import BATCH, MAX_STEPS, Minimum, Space, hessian, minimize, space
 
 
 class Problem(NamedTuple):
@@ -121,8 +121,25 @@ def fit(
         raise InvalidValueError(f"Argument `starts` must be at least 1, but was {starts}.")
     decades = sum(like.parameters[name].decades for name in task.free)
     count = starts or (1 if not task.free else BATCH if decades < 2 else 4 * BATCH)
-    found = minimize(like, task.where, starting_points(like, task, count), task.fixed)
+    found = _finish(like, task, minimize(like, task.where, starting_points(like, task, count), task.fixed))
     return result_of(like, task, found, began)
+
+
+def _finish(like: Likelihood, task: Problem, found: Minimum) -> Minimum:
+    """The same minima, except that those that are as low as any and have not converged got the steps to do so.
+
+    The valley of a heavy mediator, along which coupling and mass grow alike, is curved, long and almost level.
+    """
+    lowest = np.min(found.nll, where=found.converged & np.isfinite(found.nll), initial=np.inf)
+    rows = np.flatnonzero(~found.converged & np.isfinite(found.nll) & (found.nll <= lowest))
+    if not len(rows):
+        return found
+    more = minimize(like, task.where, found.values[rows], task.fixed, max_steps=10 * MAX_STEPS)
+    more = more._replace(steps=more.steps + found.steps[rows])
+    whole = Minimum(*(old.copy() for old in found))
+    for old, new in zip(whole, more, strict=True):
+        old[rows] = new
+    return whole
 
 
 def result_of(like: Likelihood, task: Problem, found: Minimum, began: float) -> FitResult:

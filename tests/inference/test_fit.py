@@ -155,6 +155,18 @@ def test_a_likelihood_that_is_not_finite_does_not_converge(csi_likelihood):
         cevjax.interval(lost, "sin2_theta_w")
 
 
+@pytest.mark.slow
+def test_fits_go_on_along_a_level_valley():
+    """A heavy mediator: the coupling grows with the mass at almost the same chi2, and the minimum is at one end."""
+    data = [cevjax.load(name, statistic="2005.01645") for name in ("coherent-csi-2017", "coherent-lar-2020")]
+    like = cevjax.Likelihood(data, cevjax.StandardModel() + cevjax.LightVector(model="universal"))
+    result = cevjax.fit(like, free=("g_zprime", "m_zprime"))
+    assert result.converged and result.steps > 200
+    coupling = np.geomspace(7.5e-4, 8.5e-4, 21)  # where a plane of 151 by 241 points has its minimum, 443 MeV
+    grid = cevjax.scan(like, {"m_zprime": np.linspace(420, 470, 11), "g_zprime": coupling})
+    assert result.chi2_min == pytest.approx(float(np.min(grid.chi2)), abs=2e-4)
+
+
 def test_narrow_minima_of_mass_and_coupling_are_found():
     """The amplitude reversed by a heavy mediator and a little larger: a strip a few percent wide, of decades."""
     lar = cevjax.load("coherent-lar-2020", statistic="2211.11905")

@@ -400,7 +400,7 @@ def test_csi_weak_mixing_angle_follows_wilks(csi_likelihood):
 @pytest.mark.slow
 def test_signals_over_too_many_decades_are_not_folded():
     """Up to the largest coupling a series has no digits left for the small ones; elsewhere it does."""
-    csi = cevjax.load("coherent-csi-2021")
+    csi = cevjax.load("coherent-csi-2021", statistic="2303.09360")
     vector = cevjax.Likelihood([csi], cevjax.StandardModel() + cevjax.LightVector(model="universal"))
     angle = cevjax.Likelihood([csi], cevjax.StandardModel())
     assert pairs.prepare(vector, {"g_zprime": (5e-5,)}).folded is vector

@@ -35,8 +35,6 @@ TARGETS = {"nucleus": (NUCLEUS, T, False), "electron": (Electron(), T_E, False),
 BATCH = 32
 # other choices than the default ones, in the words of the command line
 VARIANTS = (
-    "light-vector:model=b-l",
-    "light-vector:model=lmu-ltau",
     "light-vector:model=le-lmu,loop_sign=-1",
     "nsi:complex_entries=true",
     "transition-magnetic-moment:basis=flavour",

@@ -88,11 +88,10 @@ def with_interaction(statistic, interaction, es):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("statistic", "mu_e", "mu_mu"), [("2211.11905", 5.0, 2.1), ("2211.11905-shape", 4.3, 2.7)])
-def test_csi_magnetic_moments(statistic, mu_e, mu_mu):
-    """Independent fits of CEvNS alone, 90 % CL in 1e-9 mu_B; ours are 0.03 above and 0.12, 0.19, 0.10 below."""
-    like = with_interaction(statistic, cevjax.MagneticMoment(), es=False)
-    for name, published in (("mu_nu_e", mu_e), ("mu_nu_mu", mu_mu)):
+def test_csi_magnetic_moments():
+    """An independent fit of CEvNS alone, 90 % CL in 1e-9 mu_B; ours are 0.19 and 0.10 below."""
+    like = with_interaction("2211.11905-shape", cevjax.MagneticMoment(), es=False)
+    for name, published in (("mu_nu_e", 4.3), ("mu_nu_mu", 2.7)):
         ((low, high),) = cevjax.interval(like, name).intervals
         assert low is None
         assert 1e9 * high == pytest.approx(published, rel=0.07)

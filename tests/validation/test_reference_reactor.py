@@ -127,9 +127,7 @@ EVERY = [
     (PAPER, "fef", "hmve"),
     ("default", "fef", "hmve"),
     pytest.param("default", "ybe", "hmve", marks=pytest.mark.slow),
-    pytest.param("default", "ybe", "hmk", marks=pytest.mark.slow),
     pytest.param(PAPER, "fef", "hmk", marks=pytest.mark.slow),
-    pytest.param(PAPER, "ybe", "efk", marks=pytest.mark.slow),
     pytest.param("default", "fef", "efk", marks=pytest.mark.slow),
 ]
 
