@@ -573,7 +573,9 @@ def compare(
     label: Annotated[
         list[str], typer.Option(metavar="DATA=TEXT", help="What data sets, as DATASET + DATASET, are called.")
     ] = [],  # noqa: B006
-    cl: Annotated[float | None, typer.Option(help="Confidence level of the table; the highest if left out.")] = None,
+    cl: Annotated[
+        list[float], typer.Option(help="Confidence level of the table, repeatable; the highest if left out.")
+    ] = [],  # noqa: B006
     table: Annotated[Path | None, typer.Option("--table", metavar="FILE", help="Write the table as Markdown.")] = None,
     plot: PlotOption = None,
     json: Json = None,
@@ -587,7 +589,14 @@ def compare(
     if len(names) < len(label):
         raise InvalidValueError(f"Option `--label` must read DATA=TEXT, but was {label}.")
     data = list(dict.fromkeys([*names, *(key for of in found.values() for key in of)]))
-    rows = [{"parameter": name, **{names.get(d, d): _cell(of.get(d), cl) for d in data}} for name, of in found.items()]
+    rows = [
+        {
+            "parameter": f"{name}, {level:.6g}" if len(cl) > 1 else name,
+            **{names.get(d, d): _cell(of.get(d), level) for d in data},
+        }
+        for name, of in found.items()
+        for level in cl or [None]
+    ]
     if not _emit(json, {"parameters": found}):
         _print_rows("intervals", rows)
     if table is not None:

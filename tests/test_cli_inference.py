@@ -293,6 +293,10 @@ def test_compare(intervals, tmp_path):
     shown = succeed("compare", intervals / "hmk.json", "--label", f"{DATA}:flux=hmk=CONUS", "--cl", "0.68").stdout
     low, high = json.loads((intervals / "hmk.json").read_text())["levels"][0]["intervals"][0]
     assert "CONUS" in shown and f"[{low:.3g}, {high:.3g}]" in shown
+    succeed("compare", intervals / "hmk.json", "--cl", "0.68", "--cl", "0.9", "--table", tmp_path / "two.md")
+    rows = (tmp_path / "two.md").read_text().splitlines()[2:]
+    assert rows[0].startswith("| sin2_theta_w, 0.68 | ") and rows[1].startswith("| sin2_theta_w, 0.9 | ")
+    assert f"[{low:.3g}, {high:.3g}]" in rows[0] and rows[0].split("|")[2] != rows[1].split("|")[2]
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,8 @@ class _Scan:
         self.chi2 = np.empty(0)
         self.values = np.empty((0, len(task.where.names)))
         self.ok = np.empty(0, bool)
-        self._add_minima(minima)
+        lowest = [np.argmin(np.where(np.isfinite(minima.nll), minima.nll, np.inf))]
+        self._add_minima(Minimum(*(column[lowest] for column in minima)))
 
     @property
     def chi2_min(self) -> float:
@@ -145,8 +146,11 @@ class _Scan:
         return float(self.parameter.encode(value + error) - self.parameter.encode(value)) if error else 1.0
 
     def _add_minima(self, found: Minimum) -> None:
-        x = self.parameter.encode(found.values[:, self.column])
-        self._add(x, 2 * found.nll, found.values, found.converged)
+        """Those that are minima of the profile; others of the likelihood have a lower mode beside them."""
+        x, chi2 = self.parameter.encode(found.values[:, self.column]), 2 * found.nll
+        known = np.interp(x, self.x, self.chi2, left=np.inf, right=np.inf) if len(self.x) else np.full(len(x), np.inf)
+        rows = chi2 <= known + ROOT_TOLERANCE
+        self._add(x[rows], chi2[rows], found.values[rows], found.converged[rows])
 
     def _add(self, x, chi2, values, ok) -> None:
         finite = np.isfinite(chi2)
@@ -171,6 +175,7 @@ class _Scan:
 
     def descend(self) -> None:
         """Fit from every local minimum of the profile: a piece of the interval contains one."""
+        self._add_minima(self.minima)
         padded = np.concatenate([[np.inf], self.chi2, [np.inf]])
         valleys = (padded[1:-1] <= padded[:-2]) & (padded[1:-1] <= padded[2:])
         found = minimize(self.like, self.task.where, self.values[valleys], self.task.fixed)

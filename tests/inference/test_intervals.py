@@ -145,3 +145,17 @@ def test_several_levels_share_one_profile(csi_likelihood):
 def test_impossible_levels(csi_likelihood, cl):
     with pytest.raises(InvalidValueError, match="`cl`"):
         cevjax.interval(csi_likelihood("2303.09360"), "sin2_theta_w", cl=cl)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("poi", ["r2_nu_mumu", "r2_nu_emu"])
+def test_minima_of_another_mode_leave_no_gap(poi):
+    """Small and large nuclei fit: the lowest fit with the one may lie where the profile is that of the other."""
+    argon = cevjax.load("coherent-lar-2020", statistic="2005.01645")
+    like = cevjax.Likelihood([argon], cevjax.StandardModel() + cevjax.ChargeRadius())
+    others = [n for n in ("r2_nu_ee", "r2_nu_mumu", "r2_nu_emu", "r2_nu_etau", "r2_nu_mutau") if n != poi]
+    result = cevjax.interval(like, poi, cl=0.6827, free=[*others, "R_n_Ar40"])
+    assert result.converged and len(result.intervals) == 1
+    assert any(other.chi2 > result.chi2_min + 1 for other in result.fit.other_minima)
+    inside = [low < x < high for (low, high) in result.intervals for x in result.profile.points[poi]]
+    assert np.all(result.profile.chi2[inside] < result.chi2_min + 1 + 1e-4)  # the ends are roots
