@@ -21,6 +21,22 @@ settings.register_profile("explore", derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "reproducible"))
 
 
+# files that take minutes come first: one that a worker begins last would keep the others waiting
+LONG = (
+    "test_posterior.py", "test_folding.py", "inference/test_scan.py", "test_notebooks.py", "datasets/test_contract.py",
+    "validation/test_scan.py", "test_studies.py", "interactions/test_contract.py", "test_cli.py", "test_toys.py",
+    "test_sample.py", "test_published_joint.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        path = item.path.as_posix()
+        return next((i for i, name in enumerate(LONG) if path.endswith(f"/{name}")), len(LONG))
+
+    items.sort(key=place)
+
+
 MAPS = Path("/proc/self/maps")
 
 
