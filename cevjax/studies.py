@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -27,7 +28,7 @@ FILE = "analysis.toml"
 SHORT = {"upper": "intervals.-1.1", "lower": "intervals.0.0"}
 """Names of paths into the JSON of an interval: the ends of all its pieces."""
 AUTOMATIC = {"fit": "chi2_min", "interval": "intervals"}
-"""What is shown of a run without rows, by its command."""
+"""What is shown of a run without rows, by its command, unless a table of `compare` has it."""
 AGREE, WITHIN, DIFFERS, FAILED, UNPUBLISHED = "agree", "within uncertainty", "differs", "failed", "not published"
 KEPT = ("poi", "unit", "cl", "best_fit", "chi2_min", "n_bins", "ndof", "p_value", "intervals", "levels", "parameters")
 KEPT += ("regions", "grid", "converged", "message", "seconds")
@@ -192,6 +193,8 @@ def read_study(name: str, commands: Mapping[str, Any]) -> Study:
         checked = _validated(RowTable, table, f"a [[row]] of {file}")
         rows += _rows(file, checked, common.get(checked.of, Tolerances()), runs)
     shown = {row.run for row in rows}
+    compared = [word for run in runs if run.words[0] == "compare" for word in run.words[1:]]
+    shown |= {run.name for run in runs if any(fnmatch(f"runs/{run.name}.json", pattern) for pattern in compared)}
     for run in runs:
         if run.name not in shown and run.words[0] in AUTOMATIC:
             rows.append(Row(run.name, run.name, AUTOMATIC[run.words[0]]))

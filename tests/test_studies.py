@@ -102,6 +102,18 @@ def test_the_quick_subset_has_the_runs_it_needs(tmp_path):
     assert [row.run for row in quick.rows] == ["angle"] and [run.name for run in quick.runs] == ["sm", "angle"]
 
 
+def test_runs_without_rows_are_shown_once(tmp_path):
+    """By themselves, or in the table of `compare`."""
+    bare = SMALL.replace('[[row]]\nrun = "angle"\nof = "fall"\nthan = "sm"\n', "")
+    assert [(row.run, row.of) for row in read(write(tmp_path / "small", bare)).rows] == [
+        ("sm", "chi2_min"), ("angle", "intervals"),
+    ]  # fmt: skip
+    table = bare + '[[run]]\nname = "all"\ncommand = "compare"\nfiles = ["runs/an*.json"]\ntable = "figures/all.md"\n'
+    assert [row.run for row in read(write(tmp_path / "small", table)).rows] == ["sm"]
+    named = read(write(tmp_path / "small", SMALL + table[len(bare) :]))
+    assert [row.run for row in named.rows] == ["sm", "angle"]
+
+
 def test_rows_of_variants(tmp_path):
     text = SMALL.replace('name = "sm"\n', 'name = "sm"\nvariants = ["hmk", "efk"]\n')
     text = text.replace('datasets = ["conus-plus-2025"]\n', "").replace("7.38", "{ efk = 7.4 }")
