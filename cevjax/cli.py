@@ -421,11 +421,14 @@ def interval(
     poi: Annotated[str, typer.Option(metavar="NAME", help="Parameter of interest.")],
     cl: Annotated[list[float], typer.Option(help="Confidence level; repeatable.")] = [0.90],  # noqa: B006
     free: Free = [],  # noqa: B006
+    within: Annotated[
+        str, typer.Option(metavar="LOW:HIGH", help="Values of --poi that count, as 3.448: (a side may be empty).")
+    ] = ":",
     plot: PlotOption = None,
     json: Json = None,
 ) -> None:
     """Profile-likelihood interval of one parameter: every disjoint piece."""
-    result = run_interval(like, poi, cl, free, values)
+    result = run_interval(like, poi, cl, free, values, _ends(within))
     if not _emit(json, result.to_dict()):
         unit = like.parameters[poi].unit
         for level, found in result.levels.items():
@@ -440,6 +443,15 @@ def interval(
     if not result.converged:
         err.print("The interval is not reliable: a minimisation behind it did not converge.")
         raise typer.Exit(1)
+
+
+def _ends(text: str) -> tuple[float | None, float | None]:
+    """The ends of LOW:HIGH, an empty one as None."""
+    try:
+        low, high = (float(end) if end.strip() else None for end in text.split(":"))
+    except ValueError:
+        raise InvalidValueError(f"Option `--within` must read LOW:HIGH, two numbers, but was {text!r}.") from None
+    return low, high
 
 
 Grid = Annotated[

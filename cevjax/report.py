@@ -40,7 +40,8 @@ def by_parameter(results: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Ma
         models = [text.partition("model=")[2] for text in options.get("interactions", []) if "model=" in text]
         models += [options["model"]] if options.get("model") else []
         unit = f" [{result['unit']}]" if result["unit"] else ""
-        label = ", ".join([f"{result['poi']}{unit}", *models, *options.get("set", [])])
+        given = [f"{name}={float(value):g}" for name, _, value in (x.partition("=") for x in options.get("set", []))]
+        label = ", ".join([f"{result['poi']}{unit}", *models, *given])
         found.setdefault(label, {})[" + ".join(options.get("datasets") or result["datasets"])] = result
     return found
 

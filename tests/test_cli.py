@@ -464,6 +464,17 @@ def test_interval_prints_a_table(folder, bounded):
     assert without_time(parse((folder / "interval.json").read_text())) == without_time(bounded)
 
 
+def test_interval_within_a_physical_limit(bounded):
+    low = bounded["best_fit"] + 0.01
+    data = output("interval", *CHEAP, "--poi", "sin2_theta_w", "--within", f"{low}:")
+    ((start, end),) = data["intervals"]
+    assert data["best_fit"] == pytest.approx(low) and start is None and low < end < 1
+    words = ("interval", *CHEAP, "--poi", "sin2_theta_w", "--within")
+    assert "`--within` must read LOW:HIGH" in invoke(*words, "0.2").stderr
+    assert "'0.2:many'" in invoke(*words, "0.2:many").stderr
+    assert invoke(*words, "0.4:0.2").exit_code == 2
+
+
 def test_interval_has_two_pieces(folder):
     words = ("--interaction", "nsi", "--poi", "eps_dV_ee", "--asimov", "eps_dV_ee=0")
     data = output("interval", *CHEAP, *words, "--plot", "profile.png")

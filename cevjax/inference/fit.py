@@ -70,16 +70,14 @@ def starting_points(like: Likelihood, task: Problem, count: int) -> np.ndarray:
 
     The spread is the additive-recurrence sequence of the generalised golden ratio: deterministic, of low discrepancy.
     """
-    nominal = np.array([like.parameters[name].nominal for name in task.where.names])
-    points = np.tile(nominal, (max(count, 1), 1))
+    points = np.tile([p.nominal for p in task.where.parameters], (max(count, 1), 1))
     d = len(task.free)
     if d and count > 1:
         root = 2.0
         for _ in range(30):
             root = (1 + root) ** (1 / (d + 1))
         steps = np.arange(1, count)[:, None] * root ** -np.arange(1.0, d + 1)
-        for i, name in enumerate(task.free):
-            parameter = like.parameters[name]
+        for i, parameter in enumerate(task.where.parameters[:d]):
             low, high = parameter.encode(parameter.search_range())
             points[1:, i] = parameter.decode(low + (high - low) * ((0.5 + steps[:, i]) % 1))
     return points

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.special import gammaincinv
@@ -13,7 +14,7 @@ from ..likelihood import Likelihood
 from ..parameters import Parameter
 from ..results import IntervalResult, ProfileResult
 from .fit import Problem, problem, result_of, starting_points
-from .minimize import BATCH, Minimum, minimize
+from .minimize import BATCH, Minimum, Space, minimize
 from .profile import profile_at
 
 GRID = 64
@@ -29,6 +30,7 @@ def interval(
     cl: float | Sequence[float] = 0.90,
     free: Sequence[str] = (),
     values: Mapping[str, float] | None = None,
+    within: tuple[float | None, float | None] = (None, None),
 ) -> IntervalResult:
     """The values of ``poi`` with profiled chi2 within the threshold of a confidence level (1 degree of freedom).
 
@@ -41,6 +43,8 @@ def interval(
         cl: confidence level, between 0 and 1; or several, which share one profile.
         free: further parameters of interest, profiled like the nuisances.
         values: parameters held at values other than nominal.
+        within: lowest and highest value of ``poi`` that counts, None for its own bounds: a physical limit, from which
+            the best fit cannot escape. An end of the interval at it is open.
 
     Raises:
         UnknownNameError: no such parameter.
@@ -57,12 +61,13 @@ def interval(
     if not asked or not all(0 < level < 1 for level in asked):
         raise InvalidValueError(f"Argument `cl` must be between 0 and 1 (0.90 for 90 %), but was {cl}.")
     task = problem(like, (poi, *free), values)
+    parameter = _narrowed(like.parameters[poi], within)
+    task = task._replace(where=Space(tuple(parameter if p.name == poi else p for p in task.where.parameters)))
     thresholds = {level: 2 * float(gammaincinv(0.5, level)) for level in asked}
     minima = minimize(like, task.where, starting_points(like, task, BATCH), task.fixed)
     if not np.any(np.isfinite(minima.nll)):
         raise InvalidValueError(f"The likelihood is not finite anywhere in the search range of `{poi}`.")
     scan = _Scan(like, task, poi, minima)
-    parameter = like.parameters[poi]
     bounds = parameter.encode(parameter.bounds)
     scan.extend(_grid(parameter, scan.best, scan.spread(like)))
     scan.descend()
@@ -95,6 +100,22 @@ def interval(
     )
 
 
+def _narrowed(parameter: Parameter, within: tuple[float | None, float | None]) -> Parameter:
+    """The parameter with narrower bounds."""
+    if tuple(within) == (None, None):
+        return parameter
+    low, high = (bound if end is None else end for end, bound in zip(within, parameter.bounds, strict=True))
+    if not parameter.bounds[0] <= low < high <= parameter.bounds[1]:
+        known = "{:g} to {:g}".format(*parameter.bounds)
+        raise InvalidValueError(
+            f"Argument `within` must be a range of `{parameter.name}`, which may be {known} {parameter.unit}".rstrip()
+            + f", but was {low:g} to {high:g}."
+        )
+    start, end = parameter.search_range()
+    window = (max(low, start), min(high, end)) if max(low, start) < min(high, end) else (low, high)
+    return replace(parameter, bounds=(low, high), window=window, nominal=min(max(parameter.nominal, low), high))
+
+
 def _grid(parameter: Parameter, best: float, error: float) -> np.ndarray:
     low, high = parameter.encode(parameter.search_range())
     near = best + error * np.linspace(-6, 6, 25)
@@ -120,8 +141,8 @@ class _Scan:
 
     def __init__(self, like: Likelihood, task: Problem, poi: str, minima: Minimum):
         self.like, self.task, self.poi = like, task, poi
-        self.parameter = like.parameters[poi]
         self.column = task.where.names.index(poi)
+        self.parameter = task.where.parameters[self.column]
         self.minima = minima
         self.x = np.empty(0)
         self.chi2 = np.empty(0)

@@ -159,3 +159,22 @@ def test_minima_of_another_mode_leave_no_gap(poi):
     assert any(other.chi2 > result.chi2_min + 1 for other in result.fit.other_minima)
     inside = [low < x < high for (low, high) in result.intervals for x in result.profile.points[poi]]
     assert np.all(result.profile.chi2[inside] < result.chi2_min + 1 + 1e-4)  # the ends are roots
+
+
+def test_a_physical_limit_holds_the_best_fit(csi_likelihood):
+    """Counted from the lowest value that is allowed: the end is where chi2 is higher than there by the threshold."""
+    like = csi_likelihood("2303.09360")
+    for within in ((0.26, None), (0.26, 0.9)):
+        result = cevjax.interval(like, "sin2_theta_w", cl=0.6827, within=within)
+        ((low, high),) = result.intervals
+        assert result.converged and result.best_fit == 0.26 and low is None
+        chi2 = cevjax.profile(like, {"sin2_theta_w": [0.26, high]}).chi2
+        assert chi2[1] - chi2[0] == pytest.approx(1.0, abs=1e-4) and result.chi2_min == pytest.approx(chi2[0])
+    free, around = (cevjax.interval(like, "sin2_theta_w", within=w) for w in ((None, None), (0.05, 0.6)))
+    np.testing.assert_allclose(around.intervals, free.intervals, rtol=1e-6)
+
+
+@pytest.mark.parametrize("within", [(0.3, 0.2), (-0.1, None), (None, 1.5), (0.2, 0.2)])
+def test_impossible_limits(csi_likelihood, within):
+    with pytest.raises(InvalidValueError, match=r"`within` must be a range of `sin2_theta_w`, which may be 0 to 1,"):
+        cevjax.interval(csi_likelihood("2303.09360"), "sin2_theta_w", within=within)
