@@ -97,10 +97,7 @@ def test_a_forecast_grows_as_if_it_were_described_so():
         ("conus-plus-2025", "default"),
         pytest.param("dresden-ii-2022", "default", marks=pytest.mark.slow),
         pytest.param("coherent-csi-2017", "default", marks=pytest.mark.slow),
-        pytest.param("coherent-csi-2021", "default", marks=pytest.mark.slow),
         pytest.param("coherent-lar-2020", "default", marks=pytest.mark.slow),
-        pytest.param("coh-ar-750", "default", marks=pytest.mark.slow),
-        pytest.param("cryocsi-1", "default", marks=pytest.mark.slow),
         pytest.param("ess-xe", "default", marks=pytest.mark.slow),
     ],
 )

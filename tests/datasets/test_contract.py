@@ -15,7 +15,7 @@ from cevjax.registry import dataset_loader, dataset_names, interaction_names
 
 pytestmark = pytest.mark.slow
 # the contract of the interactions has the CsI data of 2021; germanium at one reactor stands for that at the other
-OTHERS = [name for name in dataset_names() if name not in ("coherent-csi-2021", "conus-plus-2025")]
+OTHERS = [name for name in dataset_names() if name not in ("coherent-csi-2021", "dresden-ii-2022")]
 BEYOND = [name for name in interaction_names() if name != "standard-model"]
 
 

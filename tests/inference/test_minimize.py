@@ -190,9 +190,7 @@ def test_a_looser_tolerance_takes_fewer_steps_and_keeps_its_promise(csi_likeliho
     [
         pytest.param(("coherent-csi-2021",), id="csi"),
         pytest.param(("coherent-lar-2020", "conus-plus-2025"), id="lar and conus", marks=pytest.mark.slow),
-        pytest.param(("coherent-csi-2017",), id="csi17", marks=pytest.mark.slow),
         pytest.param(("dresden-ii-2022",), id="dresden", marks=pytest.mark.slow),
-        pytest.param(("coherent-csi-2021", "coherent-lar-2020", "dresden-ii-2022"), id="joint", marks=pytest.mark.slow),
     ],
 )
 def test_gradients_are_those_of_automatic_differentiation(names):

@@ -105,13 +105,6 @@ def test_one_number_is_a_grid(conus):
 
 
 @pytest.mark.slow
-def test_nuisances_can_be_scanned(csi_likelihood):
-    like = csi_likelihood()
-    axes = {"csi2021_brn": np.linspace(-1, 1, 5)}
-    assert_is_profile(cevjax.scan(like, axes), like, axes)
-
-
-@pytest.mark.slow
 def test_a_radius_in_the_grid_replaces_its_nuisance(csi_likelihood):
     like = csi_likelihood()
     result = cevjax.scan(like, {"R_n_CsI": [4.0, 5.0, 6.0]})
@@ -238,17 +231,6 @@ def assert_is_the_lowest_mode(like, axes, other, values, atol=2 * ATOL):
 
 
 @pytest.mark.slow
-def test_both_bands_of_nsi(csi_likelihood):
-    """At each eps_dV_ee two values of eps_uV_ee fit, on either side of a barrier."""
-    like, axes = csi_likelihood("2303.09360", nsi=True), {"eps_dV_ee": np.linspace(-0.5, 0.7, 41)}
-    result = assert_is_the_lowest_mode(like, axes, "eps_uV_ee", np.linspace(-1.2, 1.2, 193))
-    assert_is_profile(result, like, axes, free=("eps_uV_ee",))
-    jumps = np.abs(np.diff(result.values["eps_uV_ee"] + 1.1 * axes["eps_dV_ee"]))
-    assert np.max(jumps) > 0.1  # from one band to the other
-    assert result.facts["free"] == ["eps_uV_ee"]
-
-
-@pytest.mark.slow
 def test_both_minima_of_a_charge_radius(radii):
     held, other = "r2_nu_ee", "r2_nu_mumu"
     axes = {held: np.linspace(-8e-31, 4e-31, 33)}
@@ -264,14 +246,6 @@ def test_both_minima_of_a_charge_radius(radii):
 def test_both_bands_of_nsi_with_all_nuisances(csi_likelihood):
     like, axes = csi_likelihood(nsi=True), {"eps_uV_ee": np.linspace(-0.8, 0.8, 49)}
     assert_is_the_lowest_mode(like, axes, "eps_dV_ee", np.linspace(-1.2, 1.2, 241))
-
-
-@pytest.mark.slow
-def test_planes_with_a_third_coupling_free(csi_likelihood):
-    """Rows start from their predecessors, and yet change bands where they must."""
-    like = csi_likelihood("2303.09360", nsi=True)
-    axes = {"eps_dV_mumu": np.linspace(-0.3, 0.3, 20), "eps_dV_ee": np.linspace(-0.4, 0.6, 33)}
-    assert_is_the_lowest_mode(like, axes, "eps_uV_ee", np.linspace(-2, 2, 201))
 
 
 @pytest.mark.slow
@@ -291,10 +265,8 @@ def test_a_light_vector_with_its_coupling_free(csi_likelihood):
 @pytest.mark.parametrize(
     ("name", "of", "axes"),
     [
-        (CSI, "light-vector", {"m_zprime": np.geomspace(0.1, 1e4, 24), "g_zprime": np.geomspace(1e-6, 1e-1, 33)}),
         (CSI, "charge-radius", {"r2_nu_ee": RADII[::2], "r2_nu_mumu": RADII}),
         (LAR, "nsi", {"eps_uV_ee": np.linspace(-1, 1, 17), "eps_dV_ee": np.linspace(-1, 1, 33)}),
-        (DRESDEN, "light-scalar", {"m_phi": np.geomspace(0.01, 1e2, 17), "g_phi": np.geomspace(1e-8, 1e-5, 33)}),
         (DRESDEN, "magnetic-moment", {"mu_nu_e": np.linspace(0, 1e-9, 65)}),
         (CONUS, "sterile", {"dm2_41": np.geomspace(0.1, 20, 33), "sin2_2theta_ee": np.linspace(0, 1, 32)}),
     ],
@@ -714,10 +686,10 @@ for k in range(int(sys.argv[1])):
 @pytest.mark.slow
 def test_batches_of_the_joint_likelihood_never_hang():
     """Threads of XLA that wait for each other within a loop come up once in some hundred batches."""
-    with subprocess.Popen([sys.executable, "-c", HANG, "200"], stdout=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen([sys.executable, "-c", HANG, "100"], stdout=subprocess.PIPE, text=True) as running:
         try:
             output, _ = running.communicate(timeout=1500)
         finally:
             running.kill()
     assert running.returncode == 0
-    assert output.split()[-1] == "199"
+    assert output.split()[-1] == "99"

@@ -67,7 +67,7 @@ def test_weights_of_two_minima():
     assert np.mean(x < between) == pytest.approx(np.sum(masses[centres < between]), abs=0.03)
 
 
-SIMULATIONS, PARTICLES, CHAINS, DRAWS, BINS = 36, 512, 2, 64, 6
+SIMULATIONS, PARTICLES, CHAINS, DRAWS, BINS = 24, 512, 2, 64, 4
 
 
 def test_simulation_based_calibration():
