@@ -183,7 +183,7 @@ WORDS = ["--interaction", "nsi", "--exact", "--grid", "eps_uV_ee=-0.5:0.5:256", 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGKILL])
 def test_an_interrupted_scan_continues(tmp_path, number):
     command = [sys.executable, "-m", "cevjax", "scan", DATA, *WORDS, "--out", "scan.nc"]
     environment = {**os.environ, "MPLBACKEND": "agg"}

@@ -23,12 +23,7 @@ CSI, CSI17, LAR, DRESDEN, CONUS = (
 # the points of grids
 PLANE = {"eps_uV_ee": np.linspace(-0.4, 0.4, 17), "eps_dV_ee": np.linspace(-0.4, 0.4, 21)}
 ANGLE = {"sin2_theta_w": np.linspace(0.05, 0.5, 41)}
-RADIUS = {"R_n_CsI": np.linspace(3.0, 8.0, 41)}
 RADII = {"r2_nu_ee": np.linspace(-1e-31, 1e-31, 21), "r2_nu_mumu": np.linspace(-1e-31, 1e-31, 21)}
-MOMENTS = {"mu_nu_e": np.linspace(0.0, 5e-9, 21), "mu_nu_mu": np.linspace(0.0, 5e-9, 21)}
-WAVE = {"dm2_41": np.geomspace(0.1, 200.0, 51), "sin2_2theta": np.linspace(0.0, 1.0, 21)}
-VECTOR = {"m_zprime": np.geomspace(1.0, 1e3, 31), "g_zprime": np.geomspace(1e-6, 3e-4, 31)}
-WEAK_VECTOR = {"m_zprime": np.geomspace(0.1, 100.0, 31), "g_zprime": np.geomspace(1e-7, 1e-5, 31)}
 
 
 def interaction(name):
@@ -115,7 +110,6 @@ SLOW = {
     "csi charge radii": (CSI, "radius", RADII, (), {}),
     "csi nsi, one free": (CSI, "nsi", {"eps_uV_ee": np.linspace(-0.5, 0.5, 41)}, ("eps_dV_ee",), {}),
     "dresden fissions": (DRESDEN, "sm", ANGLE, ("dresden_fission_U235",), {}),
-    "conus sterile": (CONUS, "sterile", WAVE, (), {}),
 }
 
 

@@ -86,15 +86,6 @@ def test_vmap_agrees_with_a_loop(joint):
     np.testing.assert_allclose(batch, loop, rtol=1e-13)
 
 
-@pytest.mark.slow
-def test_weak_mixing_angle_is_measured_better_together(joint, alone):
-    together = cevjax.fit(joint, ("sin2_theta_w",))
-    errors = [cevjax.fit(alone[name], ("sin2_theta_w",)).errors["sin2_theta_w"] for name in NAMES[:3]]
-    assert together.converged
-    assert together.errors["sin2_theta_w"] < min(e for e in errors if e is not None)
-    assert np.isfinite(together.chi2_min) and together.ndof == 99 + 960 + 130 + 20 - 27
-
-
 def test_clash_of_definitions_names_both_owners():
     data = [cevjax.load("coherent-csi-2021", form_factor="klein-nystrand"), cevjax.load("cryocsi-1")]
     with pytest.raises(

@@ -53,7 +53,7 @@ def test_prepared_equals_unprepared(csi, name):
         np.testing.assert_allclose(prepared(params, total), plain, rtol=1e-10, atol=1e-12 * np.max(plain))
 
 
-@pytest.mark.parametrize("name", marked(["magnetic-moment", "sterile", "dipole-portal"]))
+@pytest.mark.parametrize("name", marked(["magnetic-moment", "sterile"]))
 def test_derivatives_through_the_stages(csi, name):
     """Forward and reverse through recoils and moments, against central differences."""
     total, moved = model(name)

@@ -148,7 +148,7 @@ def test_impossible_levels(csi_likelihood, cl):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("poi", ["r2_nu_mumu", "r2_nu_emu"])
+@pytest.mark.parametrize("poi", ["r2_nu_mumu"])
 def test_minima_of_another_mode_leave_no_gap(poi):
     """Small and large nuclei fit: the lowest fit with the one may lie where the profile is that of the other."""
     argon = cevjax.load("coherent-lar-2020", statistic="2005.01645")

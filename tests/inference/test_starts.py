@@ -127,7 +127,6 @@ def test_starts_do_not_depend_on_how_many_toys_there_are(csi_likelihood):
 
 
 PLANES = {
-    "open bands": ({"eps_uV_ee": 0.1, "eps_dV_ee": 0.1}, 36),
     "four mirror images": ({"eps_uV_ee": 0.05, "eps_uV_mumu": 0.05}, 12),
 }
 

@@ -88,16 +88,6 @@ def with_interaction(statistic, interaction, es):
 
 
 @pytest.mark.slow
-def test_csi_magnetic_moments():
-    """An independent fit of CEvNS alone, 90 % CL in 1e-9 mu_B; ours are 0.19 and 0.10 below."""
-    like = with_interaction("2211.11905-shape", cevjax.MagneticMoment(), es=False)
-    for name, published in (("mu_nu_e", 4.3), ("mu_nu_mu", 2.7)):
-        ((low, high),) = cevjax.interval(like, name).intervals
-        assert low is None
-        assert 1e9 * high == pytest.approx(published, rel=0.07)
-
-
-@pytest.mark.slow
 def test_csi_millicharge_is_bound_two_orders_better_with_electrons():
     widths = []
     for es in (False, True):

@@ -93,13 +93,6 @@ def test_nsi_plane():
     assert_same_profile(result, ref.chi2, ref.names[1:], ref.limits)
 
 
-def test_light_vector_plane():
-    like = likelihood(CSI, cevjax.LightVector(model="b-l"), es=True)
-    grid = {"m_zprime": np.geomspace(1.0, 1e3, 25), "g_zprime": np.geomspace(1e-6, 1e-3, 41)}
-    ref = new_physics("default")
-    assert_same_profile(cevjax.scan(like, grid), ref.chi2, ref.names[1:], ref.limits)
-
-
 def test_charge_radii_plane():
     like = likelihood(CSI, cevjax.ChargeRadius(), statistic="2211.11905", es=True)
     grid = {"r2_nu_ee": np.linspace(-7e-31, 3e-31, 33), "r2_nu_mumu": np.linspace(-7e-31, 3e-31, 33)}
