@@ -674,6 +674,7 @@ def test_wrong_words_are_refused(folder, words, said):
 def one_step(monkeypatch):
     """A minimiser that stops after one step."""
     monkeypatch.setattr(minimize, "MAX_STEPS", 1)
+    monkeypatch.setattr(sys.modules["cevjax.inference.fit"], "MAX_STEPS", 0.1)  # and has ten times as many to go on
 
 
 def test_a_fit_that_does_not_converge_says_so(one_step, folder):
